@@ -281,7 +281,7 @@ def _functions(dtype: str, size: int) -> System:
     tensors = {n: Tensor(n, (size,), dtype, "input") for n in "ab"}
     equations = []
     for name, row in TABLE.items():
-        left_out = row.arity > 2 or name in (*CASTS, "mod", "bf16_dot")
+        left_out = row.arity > 2 or name in (*CASTS, "mod", "bf16_dot", "int8_dot")
         if left_out or row.type(*[dtype] * row.arity) != dtype:
             continue
         body = call(name, *operands[: row.arity])

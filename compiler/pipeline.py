@@ -26,6 +26,7 @@ from .passes.autodiff.rematerialize import rematerialize, report_useless_blocks
 from .passes.cpu.amx_tiles import tile_operands
 from .passes.cpu.gather_bf16_operands import gather_bf16_operands
 from .passes.cpu.pack_bf16_pairs import pack_bf16_pairs
+from .passes.cpu.pack_int8_quads import pack_int8_quads
 from .passes.cpu.pad_rows import pad_rows
 from .passes.cpu.round_bf16_operands import round_bf16_operands
 from .passes.cpu.time_major import time_major
@@ -226,6 +227,7 @@ CPU = Pipeline(
             needs=("target",),
             when=lambda target: target.saved_by_pairs > 0,
         ),
+        Pass("pack-int8-quads", pack_int8_quads, when=lambda target: target.i16_pairs),
         Pass("round-bf16-operands", round_bf16_operands, needs=("target",)),
         Pass("pack-constants", pack_constants, needs=("target",)),
         Pass("split-reductions", split_reductions, needs=("target",)),

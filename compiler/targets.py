@@ -188,6 +188,7 @@ class CpuTarget:
     spin_iterations: int = 20_000  # of tens of nanoseconds, before a waiting thread sleeps
     concurrent_kernels: bool = False  # whether independent kernels run at once
     fma_cycles: float = 0.5  # from one multiply-add of vectors to the next, all ports busy
+    vnni: bool = False  # whether it has AVX512_VNNI, which multiplies and adds quads of 8 bits
     bf16_instructions: bool = False  # whether it has AVX512_BF16, which rounds and pairs numbers
     doubles: bool = True  # whether it computes in f64, in vectors, too; else that is software
     i16_pairs: bool = True  # whether it multiplies and adds pairs of 16 bits: x86, from SSE2 on
@@ -363,8 +364,10 @@ _AVX2 = CpuTarget("generic-avx2", lanes=8, registers=16)
 # Products whose factors lie a power of two apart run at 70 to 97 % of the peak there.
 _AMD_CACHES = TilingCosts(l2_line=0.3, l2_next_line=0.2, memory_line=1.5)
 _AMD = replace(_AVX512, costs=_AMD_CACHES, tiling=TilingLimits(packed_rows=0))
-_AMD_BF16 = replace(_AMD, bf16_instructions=True, bf16_dot_cycles=0.5)
-_INTEL_BF16 = replace(_AVX512, bf16_instructions=True, bf16_dot_cycles=2.1, l2=Cache(2 << 20, 16))
+_AMD_BF16 = replace(_AMD, vnni=True, bf16_instructions=True, bf16_dot_cycles=0.5)
+_INTEL_BF16 = replace(
+    _AVX512, vnni=True, bf16_instructions=True, bf16_dot_cycles=2.1, l2=Cache(2 << 20, 16)
+)
 
 # No vectors, and little memory: nothing is packed into panels or fetched ahead.
 _SCALAR = CpuTarget(
@@ -382,7 +385,7 @@ CPU_TARGETS = {
     target.name: target
     for target in (
         _AVX512,
-        replace(_AVX512, name="generic-avx512-bf16", bf16_instructions=True),
+        replace(_AVX512, name="generic-avx512-bf16", vnni=True, bf16_instructions=True),
         _AVX2,
         CpuTarget("generic-sse", lanes=4, registers=16),
         CpuTarget("generic-neon", lanes=4, registers=32, i16_pairs=False),
@@ -404,7 +407,7 @@ CPU_TARGETS = {
             _AMD, name="zen3", lanes=8, registers=16, l1=Cache(32 << 10, 8), l2=Cache(512 << 10, 8)
         ),
         replace(_AVX512, name="skylake-server", l1=Cache(32 << 10, 8)),
-        replace(_AVX512, name="icelake-server", l2=Cache(1280 << 10, 20)),
+        replace(_AVX512, name="icelake-server", vnni=True, l2=Cache(1280 << 10, 20)),
         *(
             replace(_INTEL_BF16, name=name + suffix, amx_cycles=cycles)
             for name in ("sapphire-rapids", "emerald-rapids", "granite-rapids")

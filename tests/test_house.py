@@ -30,6 +30,7 @@ EXCEPTIONS: dict[str, str] = {
     "compiler/codegen/llvm/instructions.py": "ranges of integer types, bits of bf16",
     "compiler/codegen/llvm/halves.py": "bits of IEEE 754 formats",
     "compiler/codegen/llvm/narrow_products.py": "the vectors of PMADDWD",
+    "compiler/codegen/llvm/int8_dot.py": "the bytes of a lane, the vectors of VPDPBUSD",
     "compiler/codegen/llvm/bf16.py": "the lanes of AVX512_BF16's instructions",
     "compiler/codegen/llvm/amx.py": "the layout of AMX's configuration",
     "compiler/codegen/llvm/library.py": "bits of an index in the text of the code generator",
@@ -38,6 +39,7 @@ EXCEPTIONS: dict[str, str] = {
     "compiler/codegen/llvm/thread_pool.py": "numbers of Linux's system calls",
     "compiler/codegen/cuda/instructions.py": "the limits of integer types",
     "compiler/codegen/cuda/mma.py": "the shape of mma.sync.m16n8k16",
+    "compiler/passes/cpu/pack_int8_quads.py": "numbers of 8 bits in 32",
     "compiler/passes/gpu/attention/mma_operands.py": "the shape of mma.sync and of cp.async",
 }
 

@@ -20,7 +20,8 @@ REMEMBERED = 2**14  # results of a function of expressions: more than a network 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _LOGIC = frozenset({"and", "or", "not"})
 # Defined bit by bit in 32 bits, while folding works in float64.
-_UNFOLDED = ("random", "bf16_pair", "bf16_dot")
+_UNFOLDED = ("random", "bf16_pair", "bf16_dot", "int8_quad", "int8_dot")
+INT8 = ("u8", "i8")
 
 
 def literal(value: float, dtype: str | None = None) -> Const:
@@ -78,6 +79,10 @@ def _typed(fn: str, args: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], str]:
     if fn in ("bf16_pair", "bf16_dot"):
         own = "f32" if fn == "bf16_pair" else "i32"
         return tuple(cast(a, own) for a in args), TABLE[fn].type()
+    if fn == "int8_dot":
+        return tuple(cast(a, "i32") for a in args), "i32"
+    if fn == "int8_quad":  # a number that is wider keeps its low bits
+        return tuple(a if a.dtype in INT8 else cast(cast(a, "i32"), "u8") for a in args), "i32"
     if fn in ("is_finite", "stop", "after"):
         return args, TABLE[fn].type(*(a.dtype for a in args))
     met = _meet(args)

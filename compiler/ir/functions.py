@@ -193,6 +193,25 @@ def _bf16_dot(p, q):
     return a.astype(np.float64) * c + b.astype(np.float64) * d
 
 
+def _int8_quad(*numbers):
+    rows = np.broadcast_arrays(*numbers)
+    found = np.zeros(rows[0].shape, np.uint32)
+    for place, x in enumerate(rows):
+        found |= x.astype(np.uint8).astype(np.uint32) << np.uint32(8 * place)
+    return found.view(np.int32)
+
+
+def int8_bytes(quads: np.ndarray, kind: type) -> list[np.ndarray]:
+    """The four numbers of every `int8_quad`, the lowest first, as numbers of 8 bits of a kind."""
+    bits = np.asarray(quads, np.int32).view(np.uint32)
+    return [(bits >> np.uint32(8 * place)).astype(np.uint8).view(kind) for place in range(4)]
+
+
+def _int8_dot(p, q):
+    pairs = zip(int8_bytes(p, np.uint8), int8_bytes(q, np.int8), strict=True)
+    return sum(x.astype(np.int32) * y.astype(np.int32) for x, y in pairs)
+
+
 _ROWS = [
     #      name       arity type            numpy            symbol
     Scalar("add",       2, _arithmetic,     "add",           "+"),
@@ -246,6 +265,10 @@ _ROWS = [
     # of two such pairs
     Scalar("bf16_pair", 2, lambda *x: "i32", _bf16_pair),
     Scalar("bf16_dot",  2, lambda *x: "f32", _bf16_dot),
+    # four numbers of 8 bits in 32, the first in the lowest bits, and the sum of the products of two
+    # such quads, the first of u8, the second of i8
+    Scalar("int8_quad", 4, lambda *x: "i32", _int8_quad),
+    Scalar("int8_dot",  2, lambda *x: "i32", _int8_dot),
     # stop(x): x, but a constant to differentiation
     Scalar("stop",      1, lambda x: x,     "positive", cost=0),
     # after(x, y): x, computed no earlier than y

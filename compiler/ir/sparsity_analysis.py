@@ -81,7 +81,7 @@ def vanishes(expr: Expr, zero: Callable[[Expr], bool]) -> bool:
     if not isinstance(expr, Apply):
         return False
     match expr.fn:
-        case "mul" | "bf16_dot":
+        case "mul" | "bf16_dot" | "int8_dot":
             # 0 times anything is 0, but 0 + x is not: `any` for products, `all` for sums.
             return any(vanishes(a, zero) for a in expr.args)
         case "div" | "neg" | "f16" | "bf16":

@@ -22,7 +22,7 @@ from ..ir.affine import affine, inside
 from ..ir.dtypes import INTEGERS, NUMPY, is_float
 from ..ir.equation import Equation, Index, System, is_recurrent
 from ..ir.expr import Apply, Const, Expr, Idx, Read, index_names
-from ..ir.functions import TABLE, bf16_halves
+from ..ir.functions import TABLE, bf16_halves, int8_bytes
 from ..ir.recurrence import plan_recurrence
 from ..ir.terms import multiplicands
 
@@ -260,6 +260,8 @@ class IndexGrid:
             return self.value(eq.body)
         if eq.reduce == "sum" and isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot":
             return self._sum_of_pairs(eq, eq.body)
+        if eq.reduce == "sum" and isinstance(eq.body, Apply) and eq.body.fn == "int8_dot":
+            return self._sum_of_quads(eq, eq.body)
         # The shortcut of the module's docstring: factor by factor.
         if eq.reduce == "sum" and is_float(eq.body.dtype):
             return self._sum_of_products(eq, [(f, self.value(f)) for f in multiplicands(eq.body)])
@@ -289,6 +291,15 @@ class IndexGrid:
             self._sum_of_products(eq, [(arg, half[n].astype(dtype)) for arg, half in halves])
             for n in (0, 1)
         )  # type: ignore[return-value]
+
+    def _sum_of_quads(self, eq: Equation, body: Apply) -> np.ndarray:
+        """The sums of products of the four numbers of quads, exactly."""
+        p, q = body.args
+        left, right = int8_bytes(self.value(p), np.uint8), int8_bytes(self.value(q), np.int8)
+        total = sum(
+            self._sum_of_products(eq, [(p, x), (q, y)]) for x, y in zip(left, right, strict=True)
+        )
+        return np.asarray(total).astype(np.int64).astype(np.int32)
 
     def _sum_of_products(self, eq: Equation, parts: list[tuple[Expr, np.ndarray]]) -> np.ndarray:
         """sum(over) f·g·… with each factor evaluated only over the indices that it depends on."""

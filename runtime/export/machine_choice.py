@@ -60,7 +60,6 @@ def host_machine() -> Machine:
     if platform.machine() in ("aarch64", "arm64"):
         return replace(MACHINES["aarch64-neon"], target=target)
     level = MACHINES[LEVELS[target.lanes]]
-    if not target.bf16_instructions:
-        return replace(level, target=target)
-    required = (*level.required, "avx512bf16")
-    return replace(level, target=target, features="+avx512bf16", required=required)
+    more = ["avx512vnni"] * target.vnni + ["avx512bf16"] * target.bf16_instructions
+    features = ",".join(f"+{name}" for name in more)
+    return replace(level, target=target, features=features, required=(*level.required, *more))

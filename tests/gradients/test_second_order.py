@@ -35,6 +35,7 @@ ESTIMATED = {"bf16", "f16"}
 FLAT = {
     "floordiv", "sign", "floor", "ceil", "round", "is_finite", "eq", "ne", "lt", "le", "gt", "ge",
     "and", "or", "not", "bool", "u8", "i8", "i32", "i64", "bf16_pair", "bf16_dot", "stop", "random",
+    "int8_quad", "int8_dot",
 }  # fmt: skip
 DIFFERENTIABLE = sorted(set(DERIVATIVES) - ESTIMATED)
 

@@ -130,5 +130,6 @@ SPELLING: dict[str, Spelling] = {
     "bool": _cast, "u8": _cast, "i8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
     "random": _prelude("random"), "f16": _prelude("f16"), "bf16": _prelude("bf16"),
     "bf16_pair": _prelude("bf16_pair"), "bf16_dot": _prelude("bf16_dot"),
+    "int8_quad": _prelude("int8_quad"), "int8_dot": _prelude("int8_dot"),
     "stop": lambda kinds, dtype, x: x[0], "after": lambda kinds, dtype, x: x[0],
 }  # fmt: skip

@@ -226,6 +226,15 @@ DEVICE f32 bf16_dot(i32 p, i32 q) {
       c = {(u32)p & 0xffff0000u}, d = {(u32)q & 0xffff0000u};
   return a.value * b.value + c.value * d.value;
 }
+DEVICE i32 int8_quad(u32 a, u32 b, u32 c, u32 d) {
+  return (i32)((a & 0xffu) | (b & 0xffu) << 8 | (c & 0xffu) << 16 | (d & 0xffu) << 24);
+}
+DEVICE i32 int8_dot(i32 p, i32 q) {
+  i32 total = 0;
+  for (i32 n = 0; n < 32; n += 8)
+    total += (i32)((u32)p >> n & 0xffu) * ((i32)((u32)q << (24 - n)) >> 24);
+  return total;
+}
 DEVICE f64 bf16(f64 a) {
   union { f64 value; u64 bits; } x = {a};
   const f64 size = fabs(a), align = 0x1.8p-81;

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...ir.dtypes import UNSIGNED, is_float
-from . import division
+from . import division, int8_dot
 from . import math as elementary
 from .arithmetic import LLVM, SUFFIX, Arithmetic, is_constant
 from .halves import rounded, rounded_bits
@@ -202,6 +202,10 @@ def bf16_dot(a: Arithmetic, p: str, q: str, into: str) -> str:
     return into
 
 
+def _int8_dot(a, kinds, dtype, x):
+    return int8_dot.dot_one_by_one(a, x[0], x[1], a.constant(0, "i32"))
+
+
 def _not(a, kinds, dtype, x):
     return a.op("xor", "bool", x[0], a.constant(1, "bool"))
 
@@ -231,6 +235,15 @@ def cast(a: Arithmetic, source: str, dtype: str, x: str) -> str:
 
 
 def _truncate(a, source, dtype, x):
+    if dtype in ("u8", "i8") and a.lanes > 1:
+        # LLVM saturates vectors element by element. The ends of 8 bits are floats.
+        least, most = a.constant(LOWEST[dtype], source), a.constant(HIGHEST[dtype], source)
+        zero = a.constant(0, source)
+        if dtype == "i8":  # else NaN, which is not above 0, is 0 by the next line
+            x = a.select(source, a.compare("ord", source, x, zero), x, zero)
+        x = a.select(source, a.compare("ogt", source, x, least), x, least)
+        x = a.select(source, a.compare("olt", source, x, most), x, most)
+        return a.convert("trunc", "i32", dtype, a.convert("fptosi", source, "i32", x))
     sign = "u" if dtype in UNSIGNED else "s"
     tail = "" if a.lanes == 1 else f"v{a.lanes}"
     name = f"llvm.fpto{sign}i.sat.{tail}{SUFFIX[dtype]}.{tail}{SUFFIX[source]}"
@@ -262,6 +275,9 @@ SPELLING: dict[str, Spelling] = {
     "and": _logic("and"), "or": _logic("or"), "not": _not, "select": _select,
     "bool": _cast, "u8": _cast, "i8": _cast, "i32": _cast, "i64": _cast, "f32": _cast, "f64": _cast,
     "random": _random, "f16": _half("f16"), "bf16": _half("bf16"),
-    "bf16_pair": _bf16_pair, "bf16_dot": _bf16_dot, "stop": lambda a, kinds, dtype, x: x[0],
+    "bf16_pair": _bf16_pair, "bf16_dot": _bf16_dot,
+    "int8_quad": lambda a, kinds, dtype, x: int8_dot.quad(a, x),
+    "int8_dot": _int8_dot,
+    "stop": lambda a, kinds, dtype, x: x[0],
     "after": lambda a, kinds, dtype, x: x[0],
 }  # fmt: skip

@@ -32,6 +32,7 @@ FEATURES = {
     ),
     # AVX512 F, DQ, CD, BW, VL
     "x86-64-v4": ((7, 1, 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | 1 << 31),),
+    "avx512vnni": ((7, 2, 1 << 11),),
     "avx512bf16": (),  # leaf 7 has a second part
 }
 # registers that the operating system saves: XMM and YMM, and those of AVX-512

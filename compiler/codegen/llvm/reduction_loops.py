@@ -18,7 +18,7 @@ from ...ir.dtypes import is_float
 from ...ir.expr import Apply, Expr, Idx
 from ...passes.cpu.loop_ir import Loop, Nest, Segment
 from ...targets import FAR
-from . import bf16
+from . import bf16, int8_dot
 from .accumulators import Accumulator, Reduction
 from .expressions import ExpressionWriter
 from .function_writer import FunctionWriter
@@ -284,6 +284,9 @@ class ReductionLoops:
             p, q = map(get, expr.args)
             dot = bf16.dot if self.nest.bf16_instructions and a.lanes == bf16.LANES else bf16_dot
             new = (dot(a, p, q, into[0]),)
+        elif reduction.name == "sum" and isinstance(expr, Apply) and expr.fn == "int8_dot":
+            p, q = map(get, expr.args)
+            new = (int8_dot.added(a, p, q, into[0], self.nest),)
         elif reduction.positional:
             # Where points come in the order of their positions, a tie keeps the earlier one.
             new = reduction.take(

@@ -118,9 +118,9 @@ class Nest:
     are reduced over (for argmax). The terms of a reduction go to so many independent `accumulators`
     in turn. With `bf16_instructions`, bf16 numbers are rounded and paired by the processor's own,
     with `f16_instructions` f16 numbers are rounded and converted; with `i16_pairs` one instruction
-    multiplies and adds pairs of 16 bits; without `doubles` f64 is software, and f32 does without
-    it. `operand_prefetch` is what operands read some steps later, `epilogue_prefetch` what the
-    statements read after the reduction. The statements run through the
+    multiplies and adds pairs of 16 bits, and with `vnni` quads of 8; without `doubles` f64 is
+    software, and f32 does without it. `operand_prefetch` is what operands read some steps later,
+    `epilogue_prefetch` what the statements read after the reduction. The statements run through the
     tile's rows of the index `row_loop` in a loop, with the totals on the stack; along all else they
     are unrolled. With `tiles`, the products are those of tiles and the statements run through all
     rows of a tile. With `blocks`, the sum is computed in cache blocks, and reads one factor from a
@@ -138,6 +138,7 @@ class Nest:
     bf16_instructions: bool = False
     f16_instructions: bool = False
     i16_pairs: bool = False
+    vnni: bool = False
     doubles: bool = True
     position: Affine | None = None
     accumulate: Accumulate | None = None

@@ -72,6 +72,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         bf16_instructions=target.bf16_instructions,
         f16_instructions=target.f16_instructions,
         i16_pairs=target.i16_pairs,
+        vnni=target.vnni,
         doubles=target.doubles,
         fixed=kernel.fixed,
         source=_source(kernel.anchor),
@@ -192,7 +193,7 @@ def _operations(form: CoalescedKernel, anchor: Equation) -> int:
     # and one to add.
     for body in (b.value for b in form.bodies):
         count = sum(isinstance(e, Apply) for e in outside_addresses(body))
-        fused = isinstance(body, Apply) and body.fn in ("mul", "bf16_dot")
+        fused = isinstance(body, Apply) and body.fn in ("mul", "bf16_dot", "int8_dot")
         total += max(count, 1) if fused else count + 1
     return total
 

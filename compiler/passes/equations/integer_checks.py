@@ -20,13 +20,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 
 from ...ir.affine import is_static
 from ...ir.build import call, cast, literal
 from ...ir.dtypes import INTEGERS, SMALL, fits, is_float
 from ...ir.equation import CHECK, Equation, Index, System, Tensor
-from ...ir.expr import Apply, Expr, Idx, Read, index_names, walk
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, walk
 from ...ir.integer_ranges import expression_range, integer_ranges, result_range
+from ...ir.terms import is_zero
 from ...ir.value_ranges import UNKNOWN, Ranges
 
 WIDE = "!wide"  # behind the name of a sum: the same in 64 bits
@@ -253,11 +255,23 @@ def _cast(x: Expr, dtype: str, sizes: Mapping[str, int], known: _Ranges) -> Expr
         least, greatest = INTEGERS[dtype]
         if found.infinite or found.low < least or found.high > greatest:
             return _beyond(cast(x, "f64"), dtype)
-        return call("ne", x, x) if found.nan else None
+        return call("ne", inner := _unclamped(x), inner) if found.nan else None
     low, high = known.integer(x, sizes)
     if fits(low, dtype) and fits(high, dtype):
         return None
     return _beyond(x, dtype)
+
+
+def _unclamped(x: Expr) -> Expr:
+    """What is NaN where a number is that is clamped, rounded or a product with a constant."""
+    while isinstance(x, Apply) and x.fn in ("max", "min", "round", "add", "mul"):
+        rest = [a for a in x.args if not isinstance(a, Const)]
+        finite = [a for a in x.args if isinstance(a, Const) and a.value and isfinite(a.value)]
+        zero = x.fn != "mul" and any(is_zero(a) for a in x.args)
+        if len(rest) != 1 or (x.fn != "round" and not finite and not zero):
+            return x
+        (x,) = rest
+    return x
 
 
 def _beyond(x: Expr, dtype: str) -> Expr:

@@ -1,8 +1,10 @@
 """Views: equations that only reindex a tensor, so that the result can share its memory.
 
     y[b, p] = x[b, p // 64, p % 64]      y[b] = after(x[b], d[0])
+    q[b, p] = int8_quad(x[b, 4*p], x[b, 4*p + 1], x[b, 4*p + 2], x[b, 4*p + 3])
 
-Element by element, both sides have the same offset from the start of their tensors. No kernel
+Element by element, both sides have the same offset from the start of their tensors, in bytes: all
+targets put the lowest byte first. No kernel
 computes a view: the memory plan places it where its source is. This is an analysis, not a pass.
 Tests: tests/passes/test_passes.py.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from ...ir.affine import Affine, affine
 from ...ir.build import call, literal, rewrite
+from ...ir.dtypes import SMALL
 from ...ir.equation import Equation, System, is_recurrent
 from ...ir.expr import Apply, Const, Expr, Idx, Read
 
@@ -20,7 +23,10 @@ def views(system: System) -> dict[str, str]:
     roots = set(system.roots)
     found = {}
     for eq in system.equations:
-        read = of_later(eq.body)
+        read, quads = of_later(eq.body), _quads(eq)
+        if quads is not None and system.tensors[quads].kind == "temp" and eq.target not in roots:
+            found[eq.target] = quads
+            continue
         source = system.tensors[read.tensor] if isinstance(read, Read) else None
         if source is None or eq.target in roots or is_recurrent([eq]):
             continue
@@ -30,6 +36,23 @@ def views(system: System) -> dict[str, str]:
         if lasting and same and _in_place(eq, read, source.shape):
             found[eq.target] = source.name
     return found
+
+
+def _quads(eq: Equation) -> str | None:
+    """The tensor that an equation reads in fours, one after the other; None for any other."""
+    body = eq.body
+    if eq.reduce or eq.at is not None or not isinstance(body, Apply) or body.fn != "int8_quad":
+        return None
+    names = [Idx(i.name) for i in eq.indices]
+    tensors = set()
+    for place, read in enumerate(body.args):
+        if not isinstance(read, Read) or read.other is not None or read.dtype not in SMALL:
+            return None
+        step = call("add", call("mul", names[-1], literal(len(body.args))), literal(place))
+        if read.index != (*names[:-1], step):
+            return None
+        tensors.add(read.tensor)
+    return tensors.pop() if len(tensors) == 1 else None
 
 
 def of_later(body: Expr) -> Expr:

@@ -41,8 +41,8 @@ class MnkClasses:
 
 def contraction(eq: Equation) -> MnkClasses | None:
     """The index classes, if the equation sums a product of two reads."""
-    # Pairs of bf16 are multiplied by a function of their own; `multiplicands` knows `mul` only.
-    dot = isinstance(eq.body, Apply) and eq.body.fn == "bf16_dot"
+    # Pairs and quads are multiplied by functions of their own; `multiplicands` knows `mul` only.
+    dot = isinstance(eq.body, Apply) and eq.body.fn in ("bf16_dot", "int8_dot")
     parts = list(eq.body.children) if dot else multiplicands(eq.body)
     if eq.reduce != "sum" or len(parts) != 2 or not all(isinstance(p, Read) for p in parts):
         return None

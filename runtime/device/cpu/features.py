@@ -51,6 +51,11 @@ def vectors() -> tuple[int, int]:
     return (8, 16) if {"avx2", "f16c"} <= flags() or not known else (4, 16)
 
 
+def vnni() -> bool:
+    """Whether the processor multiplies quads of 8 bits in vectors of all sizes (AVX512_VNNI)."""
+    return {"avx512_vnni", "avx512vl"} <= flags() and vectors()[0] == 16
+
+
 def bf16_instructions() -> bool:
     """Whether the processor rounds and pairs bf16 numbers (AVX512_BF16)."""
     return "avx512_bf16" in flags() and vectors()[0] == 16

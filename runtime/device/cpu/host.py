@@ -44,6 +44,7 @@ def target() -> CpuTarget:
         named
         and (named.lanes, named.registers) == features.vectors()
         and named.bf16_instructions == features.bf16_instructions()
+        and named.vnni == features.vnni()
     ):
         return _runnable(CPU_TARGETS.get(f"{named.name}-amx", named))
     return CPU_TARGETS[_generic()]

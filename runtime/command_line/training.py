@@ -244,6 +244,12 @@ def predict(**given: Any) -> None:
         show_default="1, of a translation 0",
         help="Below 1 likelier tokens, 0 always the likeliest one.",
     ),
+    click.option(
+        "--beams",
+        type=o.POSITIVE,
+        metavar="K",
+        help="Of a translation the likeliest as a whole, by K hypotheses at a time (beam search).",
+    ),
     click.option("--top-k", type=o.POSITIVE, help="Draw from the K likeliest tokens."),
     click.option(
         "--top-p",

@@ -13,6 +13,8 @@ import click
 
 from ...dsl.diagnostics.diagnostic import fail
 from ..data.core.vocabulary import END, START, UNKNOWN, Vocabulary
+from ..device import Device
+from ..inference.beam_search import beam_search
 from ..inference.generate import Generator, Sampling, longest_window
 from ..inference.text_inputs import ContextText
 from ..messages import notify
@@ -27,21 +29,20 @@ CONTEXT = 16  # tokens before the next that decide how it is written
 
 
 def generate(
-    run_folder, prompt, length, temperature, top_k, top_p, seed, device_name, threads
+    run_folder, prompt, length, beams, temperature, top_k, top_p, seed, device_name, threads
 ) -> None:
     """What `nnc generate` does."""
     # Bytes that are no UTF-8 are replaced, as standard input may come from any program.
     text = standard_input().decode("utf-8", "replace") if prompt == "-" else prompt
     if not text:
         raise click.UsageError("--prompt needs at least one character")
+    drawn = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p}
+    if beams is not None and (
+        given := [name for name, value in drawn.items() if value is not None]
+    ):
+        raise click.UsageError(f"--beams takes the likeliest text; leave out {', '.join(given)}")
     folder = RunFolder(run_folder)
-    notes = folder.settings
-    project = open_project(folder.model)
-    # The notes of the run replace its data; one example at a time is written.
-    setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
-    executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
-    trained = take_weights(folder, executor, project)
-    generator = Generator(longest_window(setup), trained.weights, executor.device)
+    generator = generator_of(folder, o.device(device_name, threads))
     vocabulary = folder.vocabulary(generator.roles.source.name)
     began = time.perf_counter()
     # A model with further inputs is given a source, line by line; others continue the text itself.
@@ -58,9 +59,11 @@ def generate(
         for line in lines:
             if unknown := source.unknown(line):
                 notify(f"unknown, and read as {UNKNOWN}: {', '.join(unknown)}")
-            found = list(translation(generator, source, vocabulary, line, length, sampling, seed))
+            found = translation(generator, source, vocabulary, line, length, sampling, seed, beams)
             click.echo(vocabulary.decode(found))
             read, written = read + 1, written + len(found)
+    elif beams is not None:
+        raise click.UsageError("--beams is for models that read a source and write a target")
     else:
         sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
         # Unknown characters are an error here (E0619), with their place in the prompt.
@@ -75,6 +78,16 @@ def generate(
     notify(f"{written} tokens, {rate:,.0f} tokens per second")
 
 
+def generator_of(folder: RunFolder, device: Device) -> Generator:
+    """The model of a run, ready to write."""
+    project = open_project(folder.model)
+    # The notes of the run replace its data; one example at a time is written.
+    setup = with_batch(setup_of(project, folder.fields, folder.settings["examples"]), 1)
+    executor = Executor(setup, device, project.settings.seed)
+    trained = take_weights(folder, executor, project)
+    return Generator(longest_window(setup), trained.weights, device)
+
+
 def translation(
     generator: Generator,
     source: ContextText,
@@ -83,8 +96,10 @@ def translation(
     length: int,
     sampling: Sampling,
     seed: int,
-) -> Iterator[int]:
-    """The tokens that the model writes for a line of the source, its end mark left out."""
+    beams: int | None = None,
+) -> list[int]:
+    """The tokens that the model writes for a line of the source, its end mark left out: drawn, or
+    by beam search."""
     # A target begins with the mark that training put before it, and ends with the other.
     if START not in writer.specials or END not in writer.specials:
         raise fail(
@@ -96,7 +111,9 @@ def translation(
     # The window is what the model was trained on, and a translation cannot go beyond it.
     most = min(length, generator.roles.window)
     begin, end = (writer.special(mark) for mark in (START, END))
-    return generator.tokens([begin], most, sampling, seed, len(writer), end)
+    if beams is not None:
+        return beam_search(generator, begin, most, beams, end, len(writer))
+    return list(generator.tokens([begin], most, sampling, seed, len(writer), end))
 
 
 def pieces(

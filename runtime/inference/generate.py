@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,16 +108,17 @@ def text_roles(system: System) -> list[TextRoles]:
 
 
 def longest_window(setup: Setup) -> System:
-    """The prediction with which texts are written: of a window as long as the declared maximum of
-    the size of the tokens (`T <= 512`), if there is one and no parameter depends on it. What else
-    the model is given is as long as in training."""
+    """The prediction with which texts are written: the tokens, and the texts that the model is
+    given, are as long as the declared maximum of their size (`T <= 512`), if there is one and no
+    parameter depends on it."""
     system = prediction(setup)
-    tokens = text_roles(system)[0].source.name
-    symbol = _symbol_of(setup, tokens)
-    if symbol not in setup.limits:
+    roles = text_roles(system)[0]
+    texts = [roles.source, *(t for t in roles.given if len(t.shape) == 2)]
+    symbols = {_symbol_of(setup, text.name) for text in texts} & setup.limits.keys()
+    if not symbols:
         return system
     try:
-        longest = prediction(with_sizes(setup, {symbol: setup.limits[symbol]}))
+        longest = prediction(with_sizes(setup, {name: setup.limits[name] for name in symbols}))
     except UserError:  # the program is right for some sizes only
         return system
     kept = [t for t in longest.tensors.values() if t.kind in ("param", "state")]
@@ -130,6 +132,15 @@ def _symbol_of(setup: Setup, name: str) -> str:
     type = next(p.type for p in inputs if p.name == name)
     pattern = (type and type.shape) or ()
     return pattern[1].id if len(pattern) > 1 and isinstance(pattern[1], s.Name) else ""
+
+
+class Snapshot(NamedTuple):
+    """Where a model is in a text: its memory, the tokens that it has read, and their number since
+    the window began."""
+
+    memory: tuple[np.ndarray, ...]
+    past: tuple[int, ...]
+    position: int
 
 
 class Generator:
@@ -205,6 +216,17 @@ class Generator:
         for array in self.memory:
             array[...] = 0
         self.position = 0
+
+    def snapshot(self) -> Snapshot:
+        """What the model remembers now, to go on from here again."""
+        return Snapshot(tuple(a.copy() for a in self.memory), tuple(self.past), self.position)
+
+    def restore(self, state: Snapshot) -> None:
+        """Go back to where a snapshot was made; the source must be the same."""
+        for array, kept in zip(self.memory, state.memory, strict=True):
+            array[...] = kept
+        self.past[:] = state.past
+        self.position = state.position
 
     def _advance(self, token: int) -> None:
         self._token[...] = token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from nnc.compiler.programs import prediction
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
+from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
-from nnc.runtime.inference.generate import Generator
+from nnc.runtime.inference.beam_search import log_softmax, penalized
+from nnc.runtime.inference.generate import Generator, longest_window, text_roles
 from nnc.runtime.inference.text_inputs import ContextText
-from nnc.runtime.project import open_project, setup_of, with_batch
+from nnc.runtime.project import open_project, planned_setup, setup_of, with_batch
 from nnc.runtime.training.executor import Executor
 from nnc.runtime.training.run_folder import RunFolder
 
@@ -50,9 +53,9 @@ def run(tmp_path_factory) -> RunFolder:
 def generate(run, capsys, monkeypatch):
     """Runs `nnc generate`: (exit code, stdout, stderr)."""
 
-    def call(prompt: str, lines: str = ""):
+    def call(prompt: str, lines: str = "", *options: str):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
-        code = cli.run(["generate", str(run.path), "--prompt", prompt])
+        code = cli.run(["generate", str(run.path), "--prompt", prompt, *options])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -117,3 +120,43 @@ def test_inputs_that_a_text_says_nothing_of(run) -> None:
     with pytest.raises(UserError) as caught:
         ContextText.of(system.of_kind("input"), {"source": known, "target_in": known})
     assert "reads 2 texts" in caught.value.diagnostics[0].message
+
+
+def test_beam_search_writes_a_line_for_each(run, generate) -> None:
+    """The text that it finds is at least as likely as the greedy one."""
+    lines = ["12", "304", "5555", "9876"]
+    found = {}
+    for options in ((), ("--beams", "3")):
+        code, out, _ = generate("-", "\n".join(lines), *options)
+        assert code == 0
+        found[options] = out.splitlines()
+    setup = with_batch(setup_of(open_project(run.model), run.fields, 1800), 1)
+    executor = Executor(setup, DEVICES["cpu"](1), 0)
+    generator = Generator(prediction(setup), run.read_weights(executor.weights()), executor.device)
+    known = run.vocabulary("target_in")
+    source = ContextText.of(generator.roles.given, run.vocabularies)
+
+    def score(line: str, text: str) -> float:
+        generator.give(source.inputs(line))
+        ids = [known.special("<start>"), *known.encode(text), known.special("<end>")]
+        steps = pairwise(ids)
+        logarithms = [log_softmax(generator.feed(int(a)))[b] for a, b in steps]
+        return penalized(sum(logarithms), len(logarithms))
+
+    for line, greedy, best in zip(lines, *found.values(), strict=True):
+        assert score(line, best) >= score(line, greedy) - 1e-9
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--top-k", "--top-p"])
+def test_beam_search_draws_nothing(generate, option) -> None:
+    code, _, told = generate("12", "", "--beams", "2", option, "1")
+    assert code == 2 and f"leave out {option}" in told
+
+
+def test_the_source_is_as_long_as_its_maximum(tmp_path) -> None:
+    (tmp_path / "longer.nn").write_text(REVERSE.rpartition("}")[0] + "    S <= 9\n    T <= 11\n}\n")
+    project = open_project(tmp_path / "longer.nn")
+    setup = with_batch(planned_setup(project, Search(None, tmp_path, offline=True)), 1)
+    (roles,) = text_roles(longest_window(setup))
+    assert roles.window == 11
+    assert [t.shape for t in roles.given] == [(1, 9), (1,)]

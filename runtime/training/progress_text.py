@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 
 from ...dsl.check.train_block import SPLITS
 from .metrics import EPOCH, Record, format_number
@@ -76,16 +76,18 @@ def record_line(
 ) -> str:
     """The line of a record: all that was measured, by name. In so many `columns` it is one row,
     with a sparkline of the last of a `history` of its first value where there is room, and with
-    shorter names or fewer values where there is not."""
+    shorter names or fewer values where there is not. A metric of training that is no number is
+    left out: a program says so of what it measures in evaluation alone."""
     head = plan.epoch(record.epoch)
+    measured = {n: v for n, v in record.values.items() if not isnan(v) or _is_told(n, plan)}
     if record.kind != EPOCH or plan.steps is not None:
         # a run by steps goes by steps
         head = plan.step(record.step) if plan.steps is not None else f"{head}  step {record.step}"
     time = f"{record.seconds:.1f} s"
     if columns is None:
-        return "  ".join([head, *_named(record.values), time])
+        return "  ".join([head, *_named(measured), time])
     least, most = _SPARKS
-    forms = [*_forms(record.values, plan)]
+    forms = [*_forms(measured, plan)]
     for values in forms[:-_BRIEF] if history else ():
         room = min(most, columns - len("  ".join([head, *values, time])) - 1)
         if values and room >= least:
@@ -96,6 +98,10 @@ def record_line(
             if len(line := "  ".join(parts)) <= columns:
                 return line
     return head[:columns]
+
+
+def _is_told(name: str, plan: Plan) -> bool:
+    return name in plan.losses or name.startswith(tuple(f"{split}_" for split in SPLITS))
 
 
 def _forms(values: Mapping[str, float], plan: Plan) -> Iterator[list[str]]:

@@ -38,7 +38,7 @@ def test_objects_are_in_their_boxes(scenes) -> None:
             inside = np.zeros(image.shape, bool)
             for left, top, right, bottom in truth[:count].astype(int):
                 part = image[top:bottom, left:right]
-                assert LEAST_SIDE <= max(part.shape) <= 28 and part.max() > DARK
+                assert LEAST_SIDE <= max(part.shape) <= 32 and part.max() > DARK
                 # nothing of the object is further out, and it reaches all four sides
                 edges = (part[0], part[-1], part[:, 0], part[:, -1])
                 assert all(edge.max() > DARK * DARKEST // 512 for edge in edges)

@@ -79,6 +79,12 @@ def test_lines_within_an_epoch_and_of_runs_by_steps():
     assert record_line(last, by_steps) == "step 5000/5000  loss 2.0000  99.9 s"
 
 
+def test_what_is_no_number_in_training_is_told_of_evaluation_alone():
+    values = {"loss": nan, "map": nan, "test_loss": 0.5, "test_map": nan}
+    told = "epoch  1/20  loss nan  test_loss 0.5000  test_map nan  9.0 s"
+    assert record_line(Record(1, 300, values, 9), PLAN) == told
+
+
 def test_every_line_is_one_row():
     """Whatever was measured, and however narrow the terminal is."""
     draw = random.Random(1)

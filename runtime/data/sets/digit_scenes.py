@@ -7,7 +7,7 @@ i32[most], their classes. Scenes that train are of pictures that train, scenes t
 that test. Which they are depends on the seed alone.
 
 A scene has 1 to `most` objects, each a picture cut to what is not dark, with a longer side of 12
-pixels to 7/16 of the canvas, as bright as it was or down to 6/10 of it. Boxes overlap by an iou of
+pixels to half of the canvas, as bright as it was or down to 6/10 of it. Boxes overlap by an iou of
 `overlap` at most; for what finds no such place in 20 trials there is none. `clutter` pieces of
 other pictures lie among them, half as high and as wide as these are. Behind all is noise of up to
 a tenth of the brightness.
@@ -99,7 +99,7 @@ def _objects(
     for _ in range(wanted):
         row = below(len(of.images))
         cut = of.cut(row)
-        longer = LEAST_SIDE + below(size * 7 // 16 + 1 - LEAST_SIDE)
+        longer = LEAST_SIDE + below(size // 2 + 1 - LEAST_SIDE)
         height, width = (max(2, round(side * longer / max(cut.shape))) for side in cut.shape)
         light = DARKEST + below(256 - DARKEST)
         for _ in range(TRIALS):

@@ -168,7 +168,9 @@ class Executor:
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
         """Set params and states; those that are missing are left as they are, but averages begin
-        anew from params that come without."""
+        anew from params that come without. After `take` the others are as training begins."""
+        if self._taken:
+            self._values, self._taken = None, False
         current = self.values
         for name, array in values.items():
             np.copyto(current[name], array)

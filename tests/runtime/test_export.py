@@ -63,6 +63,17 @@ def test_ten_steps_are_those_of_training(small):
     assert library.values[AT_STEP : AT_STEP + 4].view(np.int32)[0] == 10
 
 
+def test_training_goes_on_from_weights_that_were_taken():
+    """A command takes the weights of a run to predict; an export of it trains, too."""
+    executor = prepared().executor
+    weights = {n: a + 1 for n, a in executor.weights().items()}
+    executor.take(weights)
+    assert executor.values.keys() == weights.keys()
+    executor.restore(weights)
+    assert "dense1_w_m" in executor.values
+    assert all(np.array_equal(executor.values[n], a) for n, a in weights.items())
+
+
 @here
 def test_a_run_predicts_the_same(tmp_path):
     job = trained(steps="20")

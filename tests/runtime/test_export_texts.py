@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import Library
+from exported import Library, run, tool
 from small_programs import write
 from support import mostly_slow
 
 import nnc
 from nnc.compiler.codegen.llvm.library_body import CODES
+from nnc.runtime import cli
 from nnc.runtime.device import DEVICES
 from nnc.runtime.device.cpu import elf_linker
 from nnc.runtime.inference.generate import Generator, longest_window
@@ -125,3 +127,71 @@ def test_a_classifier_does_not_write(tmp_path):
     model.init()
     functions = Library(model.export(tmp_path / "c")).functions
     assert not any("generate" in name for name in functions)
+
+
+# Writes as many tokens as it is told after a prompt, always the likeliest. When the window is full,
+# its last quarter is read anew, as `nnc generate` does.
+WRITES = """
+#include "char_gpt.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static _Alignas(CHAR_GPT_ALIGNMENT) unsigned char weights[CHAR_GPT_WEIGHTS_BYTES];
+static _Alignas(CHAR_GPT_ALIGNMENT) unsigned char arena[CHAR_GPT_GENERATE_NEXT_ARENA_BYTES];
+static int text[4096], length;
+
+static int read(int token) {
+    *char_gpt_generate_next_token(arena) = token;
+    return char_gpt_generate_next(arena, sizeof arena, weights, sizeof weights);
+}
+
+static void begin(int from) {
+    if (char_gpt_generate_first(arena, sizeof arena, weights, sizeof weights)) exit(2);
+    for (int n = from; n < length; n++)
+        if (read(text[n])) exit(3);
+}
+
+int main(int count, char **given) {
+    FILE *file = fopen("weights.bin", "rb");
+    if (!file || fread(weights, 1, sizeof weights, file) != sizeof weights) return 1;
+    for (int n = 2; n < count; n++) text[length++] = atoi(given[n]);
+    begin(0);
+    for (int n = 0; n < atoi(given[1]); n++) {
+        const float *logits = char_gpt_generate_next_logits(arena);
+        int best = 0;
+        for (int k = 1; k < 65; k++) if (logits[k] > logits[best]) best = k;
+        printf("%d ", best);
+        text[length++] = best;
+        int code = read(best);
+        if (code == CHAR_GPT_WINDOW_FULL) begin(length - 64 / 4 - 1);
+        else if (code) return code;
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.slow
+def test_char_gpt_writes_token_for_token_what_generate_writes(tmp_path, monkeypatch, capfd):
+    """In C, and beyond its window of 64: on a text of 65 characters, after eight steps."""
+    monkeypatch.chdir(tmp_path)
+    characters = "".join(chr(48 + n) for n in range(65))
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list(characters), 5)) for _ in range(40)]
+    Path("play.txt").write_text(characters + "".join(rng.choice(words, 900)), "utf-8")
+    example = Path(__file__).parents[2] / "examples" / "char_gpt.nn"
+    program = example.read_text("utf-8").replace("shakespeare(", 'text("play.txt", ')
+    Path("char_gpt.nn").write_text(program, "utf-8")
+    assert cli.run(["train", "char_gpt.nn", "--steps", "8", "--out", "run"]) == 0
+    assert cli.run(["export", "run", "--to", "c", "--as", "o"]) == 0
+    (tmp_path / "c" / "writes.c").write_text(WRITES)
+    run([tool("gcc"), "-O1", "writes.c", "char_gpt.o", "-o", "writes"], tmp_path / "c")
+    tokens = json.loads(Path("run/vocabulary.json").read_text("utf-8"))["token"]["tokens"]
+    capfd.readouterr()
+    prompt, length = words[3] + words[5], 150
+    command = ["generate", "run", "--prompt", prompt, "--length", str(length)]
+    assert cli.run([*command, "--temperature", "0"]) == 0
+    written = capfd.readouterr().out.removesuffix("\n")
+    numbers = [tokens.index(c) for c in prompt]
+    found = run(["./writes", str(length), *map(str, numbers)], tmp_path / "c").split()
+    assert prompt + "".join(tokens[int(n)] for n in found) == written

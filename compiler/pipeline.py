@@ -227,7 +227,7 @@ CPU = Pipeline(
             needs=("target",),
             when=lambda target: target.saved_by_pairs > 0,
         ),
-        Pass("pack-int8-quads", pack_int8_quads, when=lambda target: target.i16_pairs),
+        Pass("pack-int8-quads", pack_int8_quads, when=lambda target: target.int8_quads),
         Pass("round-bf16-operands", round_bf16_operands, needs=("target",)),
         Pass("pack-constants", pack_constants, needs=("target",)),
         Pass("split-reductions", split_reductions, needs=("target",)),

@@ -212,6 +212,11 @@ class CpuTarget:
         return self.lanes >= 8 or self.registers >= 32
 
     @property
+    def int8_quads(self) -> bool:
+        """Whether vectors multiply four numbers of 8 bits in a lane: by VNNI, or by two pairs."""
+        return self.lanes > 1 and self.i16_pairs
+
+    @property
     def saved_by_pairs(self) -> float:
         """Cycles saved for each product of a contraction if two bf16 numbers are multiplied at a
         time; not above 0 where that is no faster than two multiply-adds."""

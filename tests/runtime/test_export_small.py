@@ -214,6 +214,33 @@ def test_the_convolutional_network_is_small(tmp_path):
     assert {name for name in predicting if name != "U"} == {"digits.checked"}
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not elf_linker.supported(), reason="compared on x86-64 Linux")
+def test_in_8_bits_a_cortex_m4_gives_the_bits_of_the_host(tmp_path):
+    """In less flash, and no more RAM."""
+    path = ROOT / "examples" / "cnn_digits.nn"
+    more = ["--target", "cortex-m4", "--batch", "1", "--functions", "predict"]
+    folder = export(tmp_path / "arm", path, *more, "--weights", "int8")
+    plain = export(tmp_path / "plain", path, *more)
+    sizes = [json.loads((f / "manifest.json").read_text())["bytes"] for f in (folder, plain)]
+    assert sizes[0]["weights"] < 0.27 * sizes[1]["weights"]
+    assert sizes[0]["code of digits_predict"] < 10 << 10
+    about = json.loads((folder / "manifest.json").read_text())
+    assert about["functions"]["digits_predict"]["arena_bytes"] <= 14 << 10
+    source = (folder / "main.c").read_text()
+    name = "digits_predict_image(arena)"
+    some = f"for (int n = 0; n < 64; n++) {name}[n] = n % 7 / 7.0f;"
+    (folder / "main.c").write_text(source.replace(f"{name}[0] = 0;", some))
+    found = numbers(on_the_board(folder))
+    host = tmp_path / "host"
+    command = ["export", str(path), "--to", str(host), "--batch", "1", "--weights", "int8"]
+    assert cli.run(command) == 0
+    library = Library(host)
+    library.array("predict", "image")[0] = (np.arange(64) % 7 / np.float32(7)).reshape(8, 8, 1)
+    assert library.call("predict", library.weights, 1) == 0
+    assert found == [float(f"{v:.9g}") for v in library.array("predict", "logits")[0]]
+
+
 @pytest.mark.parametrize("target", mostly_slow(["cortex-m7", "rv32imc", "rv64gc"], {"rv32imc"}))
 def test_other_boards_are_compiled_for(tmp_path, target):
     folder = export(tmp_path / "c", write(tmp_path), "--target", target, "--batch", "1")

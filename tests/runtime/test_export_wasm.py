@@ -236,6 +236,24 @@ def test_training_goes_on_from_what_was_saved(small):
     assert node(small, script).strip() == "true"
 
 
+@here
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["f16", "int8"])
+def test_smaller_weights(tmp_path, weights):
+    model = nnc.loads(DIGITS)
+    model.init()
+    image = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
+    how = {"calibrate": image} if weights == "int8" else {}
+    module = model.export(tmp_path / "wasm", kinds="wasm", weights=weights, **how)
+    native = model.export(tmp_path / "c", target="x86-64-v2", weights=weights, **how)
+    library = Library(native)
+    library.array("predict", "image")[:5] = image
+    assert library.call("predict", library.weights, 5) == 0
+    found, refused = call(module, [("predict", {"image": image}, ()), ("init", None, ())])
+    assert np.array_equal(found["logits"].reshape(5, 10), library.array("predict", "logits")[:5])
+    assert refused["reason"] == "MISSING"
+
+
 @pytest.mark.slow
 def test_double_precision_takes_its_functions_from_javascript(tmp_path):
     text = """

@@ -31,6 +31,7 @@ from .library_body import (
     size_type,
 )
 from .module import ALONE, ATTRIBUTES
+from .narrow_products import INSTRUCTIONS
 from .thread_pool import ARENA_AGAIN, ARENA_BYTES, ARENA_EXAMPLES
 
 BITS = 64  # of an index in the code generator's text
@@ -260,6 +261,8 @@ def program_module(
         text = re.sub(rf"@llvm\.fma\.(v\d+)?{dtype}\b", rf"@llvm.fmuladd.\1{dtype}", text)
     if machine.pointer_bits < BITS:
         text = narrowed(text, system)
+    if machine.is_wasm:  # which has the same instruction, i32x4.dot_i16x8_s
+        text = text.replace(f"@{INSTRUCTIONS[4]}", "@llvm.wasm.dot")
     if machine.small:
         text = text.replace(ATTRIBUTES, ATTRIBUTES.replace("nounwind", "nounwind minsize optsize"))
     clears = memset(machine) if "@llvm.memset." in text else ""

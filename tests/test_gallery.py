@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
+MODULES = ("gallery_pictures", "gallery_sequences", "gallery_sounds")
 MOST_BYTES = 1_500_000  # of all pictures of the project
 
 
@@ -25,6 +26,7 @@ def gallery(monkeypatch: pytest.MonkeyPatch) -> Iterator:
         "gallery_runs",
         "gallery_pictures",
         "gallery_sequences",
+        "gallery_sounds",
         "drawing",
     ):
         sys.modules.pop(name, None)
@@ -64,7 +66,7 @@ def test_an_example_that_has_changed_or_is_missing_is_named(
 
 
 def test_every_example_has_a_drawing(gallery) -> None:
-    drawings = [importlib.import_module(n) for n in ("gallery_pictures", "gallery_sequences")]
+    drawings = [importlib.import_module(n) for n in MODULES]
     for path in EXAMPLES:
         assert any(callable(getattr(module, path.stem, None)) for module in drawings), path.stem
 
@@ -74,3 +76,10 @@ def test_pictures_are_whole_and_small() -> None:
     for path in pictures:
         assert xml.parse(path).getroot().tag.endswith("svg"), path
     assert sum(path.stat().st_size for path in pictures) <= MOST_BYTES
+
+
+def test_sounds_are_there_and_short(gallery) -> None:
+    named = {s[0] for entry in gallery.entries().values() for s in entry.get("sounds", ())}
+    files = list((ROOT / "docs" / "sounds").iterdir())
+    assert {path.name for path in files} == named
+    assert all(path.stat().st_size <= 30_000 for path in files)

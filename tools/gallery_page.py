@@ -3,8 +3,8 @@
 Trains the named examples, or all, unless the folder of runs has them, draws what they have learnt
 into docs/pictures/gallery and writes what they measure beside it. The page follows from this, from
 `gallery.toml` and from the programs: `--page` writes it alone, `--check` compares it. A new example
-needs an entry in `gallery.toml` and a function of its name in `gallery_pictures.py` or
-`gallery_sequences.py`.
+needs an entry in `gallery.toml` and a function of its name in `gallery_pictures.py`,
+`gallery_sequences.py` or `gallery_sounds.py`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,13 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
+def player(sound: list[str]) -> str:
+    """A sound, [file, what it is]: a link, and where a page may have one, something to play it."""
+    file, title = sound
+    source = f"sounds/{file}"
+    return f'[{title}]({source}) <audio controls preload="none" src="{source}"></audio>\n'
+
+
 def page() -> str:
     """The text of the page. SystemExit if an example is missing, or was not trained."""
     told, found = entries(), measured()
@@ -89,6 +96,7 @@ def page() -> str:
             f"```nn-fragment\n{heart(name, *entry['heart'])}\n```\n",
             f"![{entry['caption']}](pictures/gallery/{name}.svg)\n",
             f"{entry['caption']}\n",
+            *map(player, entry.get("sounds", ())),
             f"[`nnc train examples/{name}.nn{options}`](../examples/{name}.nn): {figure}; "
             f"{duration(run['seconds'])}.\n",
         ]
@@ -99,12 +107,15 @@ def draw(trained: Trained, entry: dict[str, Any]) -> None:
     """Trains an example, draws what it has learnt, and notes what it measures."""
     import gallery_pictures
     import gallery_sequences
+    import gallery_sounds
 
     trained.train(entry.get("options", []))
-    drawing = getattr(gallery_pictures, trained.name, None)
-    drawing = drawing or getattr(gallery_sequences, trained.name)
+    modules = (gallery_pictures, gallery_sequences, gallery_sounds)
+    (drawing,) = (found for m in modules if (found := getattr(m, trained.name, None)))
     drawing(trained).write(PICTURES / f"{trained.name}.svg")
     values = trained.measured()
+    if trained.name in gallery_sounds.MEASURES:
+        values |= gallery_sounds.MEASURES[trained.name](trained)
     note(trained.name, figures={key: values[key] for key in figure_names(entry)})
 
 

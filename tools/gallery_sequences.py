@@ -193,9 +193,7 @@ def char_gpt(trained: Trained) -> Svg:
 # --- sounds and series ----------------------------------------------------------------------------
 
 
-def _spectrogram(
-    picture: Svg, place: tuple[float, float, float, float], frames: np.ndarray
-) -> None:
+def spectrogram(picture: Svg, place: tuple[float, float, float, float], frames: np.ndarray) -> None:
     """Features [time, bands], two by two, low bands below, at (left, top, width, height)."""
     whole = frames[: len(frames) // 2 * 2]
     joined = whole.reshape(len(whole) // 2, 2, -1, 2).mean((1, 3))
@@ -220,7 +218,7 @@ def spoken_digits(trained: Trained) -> Svg:
         chances = softmax(trained.model.predict(parts, heard))
         left, width = 50 + 300 * n, 270
         picture.text(left, 20, f"somebody says {digit}")
-        _spectrogram(picture, (left, 30, width, 140), frames[0, :length])
+        spectrogram(picture, (left, 30, width, 140), frames[0, :length])
         frame = Axes(
             picture, (left, 205, width, 140), (0, length / 100), (0, 1), ("seconds", "probability")
         )
@@ -245,7 +243,7 @@ def ctc_digits(trained: Trained) -> Svg:
     label = " ".join(names[t] for t in trained.held_out("label")[row])
     picture = Svg(WIDTH, 390, "A string of digits, read by CTC")
     picture.text(50, 20, f"said: {label}    read: {said}", 14)
-    _spectrogram(picture, (50, 32, 560, 120), frames[0, :length])
+    spectrogram(picture, (50, 32, 560, 120), frames[0, :length])
     frame = Axes(
         picture, (50, 185, 560, 150), (0, length / 100), (0, 1), ("seconds", "probability")
     )

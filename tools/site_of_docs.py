@@ -121,6 +121,9 @@ def write_sources(folder: Path) -> None:
         target = folder / picture.relative_to(DOCS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, target)
+    # Players name a sound by its own address, links a copy for downloading.
+    for place in (folder / "sounds", folder / "extra" / "sounds"):
+        shutil.copytree(DOCS / "sounds", place)
     shutil.copy(DOCS / "site" / "conf.py", folder)
 
 

@@ -13,6 +13,7 @@ html_title = "nnc"
 html_permalinks_icon = "#"
 html_copy_source = False
 html_show_sourcelink = False
+html_extra_path = ["extra"]  # the sounds that players of the gallery name
 html_theme_options = {"navigation_with_keys": True}
 
 myst_enable_extensions = ["colon_fence"]

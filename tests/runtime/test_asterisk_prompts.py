@@ -111,7 +111,8 @@ def test_prompts_and_their_words(folder, tmp_path):
 
 
 def test_characters(folder, tmp_path):
-    found = loaded(folder, tmp_path, units="chars", least=2, seconds=2)
+    found = loaded(folder, tmp_path, units="chars", least=2, seconds=2, length=300)
+    assert found.train.arrays["frames"].shape[1:] == (300, 40)
     assert all(len(name) == 1 for name in found.vocabularies["label"].names[2:])
     assert "press one" in {*texts(found, "train"), *texts(found, "test")}
 
@@ -139,6 +140,8 @@ def test_what_is_missing(folder, tmp_path):
         return f"{one.code} {one.message} {one.help}"
 
     assert "E0613 of 7 prompts 0 have only words that 9 have" in refused(least=9, seconds=2)
+    told = refused(least=2, seconds=2, length=5)
+    assert "E0615" in told and "frames, and `length` is 5" in told
     (folder / "core-sounds-en.txt").unlink()
     told = refused()
     assert "E0601" in told and f"the texts of {folder} are not on this machine" in told

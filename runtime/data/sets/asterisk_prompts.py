@@ -79,7 +79,10 @@ def load(request: Request) -> Dataset:
     files = tuple(prompt.file for prompt in prompts)
     sounds = SoundFiles(folder, files, np.zeros(len(files), np.int32), (), train, test)
     features, normal = load_features(request, sounds, mel)
-    size = features.longest
+    size = request["length"] or features.longest
+    if size < features.longest:
+        message = f"the longest prompt has {features.longest} frames, and `length` is {size}"
+        raise fail("E0615", message, request.span_of("length"), help="or set `seconds`")
     reader = SoundReader(**asdict(mel), size=size, length="frames_length", is_cut=False, **normal)
     fields = (
         Field("frames", "f32", (size, mel.mels)),
@@ -164,6 +167,7 @@ ASTERISK_PROMPTS = DataSource(
     (
         Setting("units", "text", "what a label consists of", "words", ("words", "chars")),
         Setting("seconds", "positive", "the longest prompt that is read", 6),
+        Setting("length", "count", "frames of a prompt, with padding (the longest's)", None),
         Setting("least", "count", "in how many prompts each word of what tests is", 3),
         Setting("test", "fraction", "the share that tests, of those", 0.25),
         Setting("seed", "seed", "of the choice of what tests", 0),

@@ -1,0 +1,69 @@
+"""What the examples that make sounds have learnt, as pictures and sounds for the gallery.
+
+In: a trained example. Out: a drawing, 640 pixels wide; WAV files in docs/sounds; and what the run
+itself does not measure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from drawing import Svg
+from gallery_pictures import WIDTH
+from gallery_runs import Trained
+from gallery_sequences import spectrogram
+
+from nnc.examples.understood import RATE, TIMES, heard, held_out, said
+from nnc.runtime.data.formats.wave_file import wave_bytes
+
+SOUNDS = Path(__file__).parents[1] / "docs" / "sounds"
+SHOWN = ((1, 9), (4, 6))  # voices and digits of which the network has heard no recording
+
+
+def write_sound(name: str, sound: np.ndarray) -> None:
+    SOUNDS.mkdir(exist_ok=True)
+    (SOUNDS / name).write_bytes(wave_bytes(np.trim_zeros(sound, "b"), RATE))
+
+
+def speaking_digits(trained: Trained) -> Svg:
+    """Recordings of a voice that says a digit, beside what the network says, which has heard the
+    voice and the digit, but never this voice say this digit."""
+    voices, digits = trained.held_out("speaker"), trained.held_out("digit")
+    names = trained.dataset.class_names["speaker"]
+    picture = Svg(WIDTH, 390, "Digits in voices that were never heard to say them")
+    for n, (voice, digit) in enumerate(SHOWN):
+        row = int(np.flatnonzero((voices == voice) & (digits == digit))[3])
+        given = [
+            trained.held_out(field, slice(row, row + 1))
+            for field in ("sound", "length", "digit", "speaker")
+        ]
+        real = trained.model.predict(*given, tensor=["target", "frames"])
+        pair = np.array([voice], np.int32), np.array([digit], np.int32)
+        tensors = ["spectrum", "frames", "sound"]
+        made = trained.model.predict(*pair, model="Speech", tensor=tensors, seed=1)
+        write_sound(f"{digit}_{names[voice]}.wav", made["sound"][0])
+        left = 45 + 305 * n
+        for top, title, found, name in (
+            (40, f"{names[voice].title()} says {digit}", real, "target"),
+            (225, f"and the network, in that voice, {digit}", made, "spectrum"),
+        ):
+            length = int(found["frames"][0])
+            picture.text(left, top - 10, title, 13)
+            shown = found[name][0, :length, :128]
+            spectrogram(picture, (left, top, 2.7 * length, 140), shown)
+    return picture
+
+
+def understood(trained: Trained) -> dict[str, float]:
+    """The share of what is said that spoken_digits.nn understands: of combinations that trained,
+    and of those that did not."""
+    listener = Trained("spoken_digits", trained.run.parent / "spoken_digits", trained.data)
+    listener.train([])
+    voice, digit, sounds = said(trained.model, TIMES)
+    right, new = heard(listener.model, sounds) == digit, held_out(voice, digit, 1)
+    return {"understood": float(right[~new].mean()), "new_understood": float(right[new].mean())}
+
+
+# what is measured of a run beside its own metrics
+MEASURES = {"speaking_digits": understood}

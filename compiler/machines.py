@@ -146,4 +146,4 @@ def machine_of_triple(triple: str) -> Machine | None:
         return MACHINES.get(BY_ARCHITECTURE.get(architecture, ""))
     if architecture in ("arm64", "aarch64") and "apple" in rest:
         return MACHINES["apple-m1"]
-    return None
+    return MACHINES["wasm32"] if architecture == "wasm32" and rest else None

@@ -6,13 +6,15 @@ tests/runtime/test_export.py.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+from ...compiler.ir.dtypes import LINE
 from ...compiler.machines import Machine
 from ...dsl.diagnostics.diagnostic import fail
 from ..device.cpu import elf_linker
@@ -109,10 +111,16 @@ def shared_library(object: bytes, exports: Sequence[str], name: str) -> bytes:
         ) from error
 
 
-def webassembly(object: bytes, exports: Sequence[str]) -> bytes:
-    """The object as a module. UserError E0724 if it calls what JavaScript has not."""
+def webassembly(
+    texts: Sequence[str], prefix: str, machine: Machine, exports: Sequence[str]
+) -> bytes:
+    """The texts as a module. UserError E0724 if it calls what JavaScript has not."""
+    object = object_of(texts, prefix, machine)
+    # A function of the library calls a program, which calls a kernel.
+    largest = max(frame for text in texts for frame in frames(text))
+    stack = wasm_linker.PAGE * (1 + -(-2 * largest // wasm_linker.PAGE))
     try:
-        return wasm_linker.module(object, exports, MATH)
+        return wasm_linker.module(object, exports, MATH, stack)
     except wasm_linker.Unlinkable as error:
         raise fail(
             "E0724",
@@ -120,6 +128,24 @@ def webassembly(object: bytes, exports: Sequence[str]) -> bytes:
             help='a model in f32 (`precision = "f32"`) calls nothing',
         ) from error
 
+
+def frames(text: str) -> Iterator[int]:
+    """What each function of an LLVM text takes of the stack for its arrays, at most."""
+    yield 0
+    for function in text.split("\ndefine ")[1:]:
+        sizes = (_bytes_of(kind) for kind in re.findall(r"= alloca ([^,\n]+)", function))
+        yield sum(size + LINE for size in sizes)
+
+
+def _bytes_of(kind: str) -> int:
+    """Of a type such as `[12 x <4 x float>]`."""
+    count, scalar = 1, kind
+    while found := re.fullmatch(r"[\[<](\d+) x (.*)[\]>]", scalar):
+        count, scalar = count * int(found[1]), found[2]
+    return count * SCALARS.get(scalar, 8)
+
+
+SCALARS = {"i1": 1, "i8": 1, "i16": 2, "half": 2, "bfloat": 2, "i32": 4, "float": 4}
 
 # functions of C's library for which JavaScript has `Math.…`
 MATH = frozenset(

@@ -197,8 +197,7 @@ def _binaries(
     objects = {}
     exports = [name for module in modules for name in module.public]
     if machine.is_wasm:
-        object = object_of([m.text for m in modules], prefix, machine)
-        made = webassembly(object, exports)
+        made = webassembly([m.text for m in modules], prefix, machine, exports)
         sizes = {**sections(made), "module": len(made)}
         return _Binaries({"wasm": made}, sizes, wasm_linker.imported(made))
     linked = [kind for kind in kinds if kind in LINKED]

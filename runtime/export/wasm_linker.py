@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 MAGIC = b"\0asm"  # then the version
 PAGE = 1 << 16  # bytes of memory, by which it grows
-STACK = 1 << 19  # bytes; it begins here and grows down to 0, beyond which every access traps
 ALIGNMENT = 64  # of data, and of what follows them
 # sections
 CUSTOM, TYPE, IMPORT, FUNCTION, MEMORY, GLOBAL, EXPORT, CODE, DATA = 0, 1, 2, 3, 5, 6, 7, 10, 11
@@ -125,16 +124,19 @@ class Object:
     relocations: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
 
 
-def module(object: bytes, exports: Sequence[str], functions: Collection[str] = ()) -> bytes:
+def module(
+    object: bytes, exports: Sequence[str], functions: Collection[str] = (), stack: int = PAGE
+) -> bytes:
     """The module of one object, with its memory, `memory`, and the first free address of it,
-    `__heap_base`; `exports` are functions, or data, whose addresses are globals. Of `functions`
+    `__heap_base`; `exports` are functions, or data, whose addresses are globals. The `stack` of so
+    many bytes grows down to 0, beyond which every access traps; data are behind it. Of `functions`
     that are missing, those that JavaScript has as `Math.…` are imported. Unlinkable for others."""
     found = _read(object)
     segments = _segments(found.sections.get(DATA, b"\0"))
-    bases, end = [], STACK
+    bases, end = [], stack
     for offset, data in segments:
-        bases.append(STACK + offset)
-        end = max(end, STACK + offset + len(data))
+        bases.append(stack + offset)
+        end = max(end, stack + offset + len(data))
     code = _changed(found, CODE, bases)
     changed = _changed(found, DATA, bases)
     heap = -(-end // ALIGNMENT) * ALIGNMENT
@@ -154,7 +156,7 @@ def module(object: bytes, exports: Sequence[str], functions: Collection[str] = (
             GLOBAL,
             vector(
                 [
-                    bytes([I32, 1]) + constant(STACK),
+                    bytes([I32, 1]) + constant(stack),
                     *(bytes([I32, 0]) + constant(a) for a in addresses),
                 ]
             ),

@@ -17,6 +17,7 @@ from nnc.compiler.codegen.llvm.library_body import CODES
 from nnc.runtime import cli
 from nnc.runtime.device.cpu import elf_linker
 from nnc.runtime.export import wasm_linker
+from nnc.runtime.export.building import frames
 
 here = pytest.mark.skipif(not elf_linker.supported(), reason="compared on x86-64 Linux")
 STEPS = 10
@@ -234,6 +235,52 @@ def test_training_goes_on_from_what_was_saved(small):
     console.log(one.trainStep(batch).loss === other.trainStep(batch).loss);
     """
     assert node(small, script).strip() == "true"
+
+
+LARGE = """
+model Large(x: f32[B, 768]) -> y: f32[B, 768] {
+    y = x |> Dense(768) |> relu |> Dense(768)
+}
+
+train Large {
+    input x: f32[B, 768]
+    input target: f32[B, 768]
+    loss      = mse(y, target)
+    optimizer = sgd(lr = 0.1)
+    batch     = 128
+}
+"""
+
+
+@here
+@pytest.mark.slow
+def test_the_stack_holds_packed_panels(tmp_path):
+    path = write(tmp_path, LARGE, "large.nn")
+    module = export(tmp_path / "wasm", path, "--target", "wasm32-unknown-unknown")
+    library = Library(export(tmp_path / "c", path, "--target", "x86-64-v2"))
+    rng = np.random.default_rng(0)
+    batch = {n: rng.random((128, 768), np.float32) for n in ("x", "target")}
+    library.values[:] = library.weights
+    for name, array in batch.items():
+        library.array("train_step", name)[...] = array
+    assert library.call("train_step", library.values) == 0
+    step, saved = call(module, [("trainStep", batch, ()), ("save", None, ())])
+    assert step["loss"] == float(library.array("train_step", "loss"))
+    assert saved[""].tobytes() == library.values.tobytes()
+
+
+def test_frames_are_those_of_the_largest_function():
+    text = """
+define void @f() {
+  %a = alloca [12 x <4 x float>], align 64
+  %b = alloca [3 x i64], align 64
+}
+
+define void @g() {
+  %c = alloca i8, align 64
+}
+"""
+    assert list(frames(text)) == [0, 12 * 16 + 3 * 8 + 128, 1 + 64]
 
 
 @here

@@ -12,6 +12,8 @@ from ....compiler.ir.lazy_numpy import np
 from .spool import Spool
 from .stored import Examples, Stored, bounds
 
+PIECE = 1 << 17  # places of values that are looked up at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
@@ -107,8 +109,14 @@ class Padded(Stored):
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         found = np.zeros((len(rows), *self.shape[1:]), self.dtype)
-        own, shift = self._sequences, int(self._before is not None)
-        room = found[:, shift:]
+        # A few rows at a time, as the places of their values take many times their memory.
+        step = max(1, PIECE // self.shape[1])
+        for start in range(0, len(rows), step):
+            self._read(rows[start : start + step], found[start : start + step])
+        return found
+
+    def _read(self, rows: np.ndarray, found: np.ndarray) -> None:
+        own, room = self._sequences, found[:, int(self._before is not None) :]
         lengths = np.minimum(own.lengths[rows], room.shape[1])
         places = np.arange(room.shape[1])
         counts = places < lengths[:, None]
@@ -120,7 +128,6 @@ class Padded(Stored):
         if self._after is not None:
             fits = lengths < room.shape[1]
             room[np.flatnonzero(fits), lengths[fits]] = self._after
-        return found
 
 
 class Packed(Stored):

@@ -24,7 +24,7 @@ from . import byte_pairs, tokenizer_file
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 WORD = re.compile(r"\w+|[^\w\s]")  # a run of letters and digits, or one mark
-BLOCK = 1 << 20  # characters looked up at a time
+BLOCK = 1 << 16  # characters looked up at a time
 KINDS = ("chars", "bytes", "words", "bpe", "tokens")
 BYTES = tuple(f"0x{value:02x}" for value in range(256))
 

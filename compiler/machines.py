@@ -35,6 +35,7 @@ class Machine:
     position_independent: bool = True
     without: frozenset[str] = frozenset()  # passes that would take memory which it has not
     small: bool = False  # whether code is to be short rather than quick
+    threads: int = 1  # of the caller, among which a call may be divided at most
     compiler: str = "cc"  # that links with the library, as the page says
 
     @property

@@ -144,12 +144,14 @@ class LlvmCode:
 
         return llvm_modules(self.plan, self.nest, self.equal_kernels, clock, size)
 
-    @property
-    def alone(self) -> str:
-        """The code as one module for a library, whose step one thread runs."""
+    def alone(self, divided: bool) -> str:
+        """The code as one module for a library, whose step one thread runs; `divided`, those of
+        its caller."""
         from .codegen.llvm.module import modules as llvm_modules
 
-        (whole,) = llvm_modules(self.plan, self.nest, self.equal_kernels, alone=True)
+        (whole,) = llvm_modules(
+            self.plan, self.nest, self.equal_kernels, alone=True, divided=divided
+        )
         return whole
 
     @cached_property

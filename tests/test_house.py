@@ -23,6 +23,7 @@ STRUCTURAL = {-1, 0, 1, 2}  # signs, ends, neutral elements, pairs and halves
 # Numbers that are no machine's and no cost: what a format, an algorithm or an instruction defines.
 EXCEPTIONS: dict[str, str] = {
     "compiler/codegen/llvm/math.py": "coefficients of polynomials, bits of IEEE 754 formats",
+    "compiler/codegen/llvm/parallel_for.py": "places of a frame",
     "compiler/codegen/llvm/single_pairs.py": "parts of π/2, bits of IEEE 754 formats",
     "compiler/codegen/llvm/vector.py": "the least f32 from which on all are whole",
     "compiler/codegen/llvm/division.py": "whole numbers that a float holds exactly",

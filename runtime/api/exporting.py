@@ -12,7 +12,7 @@ import numpy as np
 from ...dsl.diagnostics.diagnostic import did_you_mean
 from ..data import Dataset, Search
 from ..device import DEVICES
-from ..export.export import FUNCTIONS, KINDS, Request
+from ..export.export import FUNCTIONS, KINDS, MOST_THREADS, Request
 from ..export.export import export as write_library
 from ..inference.given_files import Given
 from ..inference.weight_choice import Calibration, format_of
@@ -35,6 +35,7 @@ def export(
     weights: str | None,
     functions: tuple[str, ...],
     calibrate: Calibrating,
+    threads: int,
 ) -> Path:
     """What `Model.export` does."""
     found = (kinds,) if isinstance(kinds, str) else tuple(kinds or ())
@@ -51,6 +52,8 @@ def export(
         raise ValueError(f"no format {weights!r} of weights; {hint}")
     if batch is not None and batch < 1:
         raise ValueError(f"batch = {batch}: a batch has 1 example at least")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads = {threads}: a call is divided among 1 to {MOST_THREADS}")
     trained = model._trained
     if trained is None:
         raise model._without_parameters()
@@ -64,7 +67,7 @@ def export(
     format = format_of(
         weights, calibration, executor, trained.weights, validation, lambda: _data(project)
     )
-    request = Request(Path(path), target or "", found, embed, format, functions)
+    request = Request(Path(path), target or "", found, embed, format, functions, threads)
     write_library(trained.project, executor, trained.weights, request, recorded_of(trained))
     return request.to
 

@@ -117,6 +117,7 @@ class Model(InspectedModel):
         weights: str | None = None,
         functions: tuple[str, ...] = (),
         calibrate: int | np.ndarray | Mapping[str, np.ndarray] | None = None,
+        threads: int = 1,
     ) -> Path:
         """Write a C library of the model into a new or empty folder, as `nnc export`: `so`, `a` or
         `o`, or several of them, or `wasm` and `page`, for browsers. Its path.
@@ -126,13 +127,16 @@ class Model(InspectedModel):
         is that of its functions, by default that of training. `weights` are `f16`, `bf16` or `int8`
         for a library that does not train. With `int8`, activations are scaled by examples to
         `calibrate` with: arrays of inputs, or how many of the data. `functions` are those that are
-        wanted of `predict`, `evaluate`, `train_step` and `generate`. Raises UserError E0707 without
+        wanted of `predict`, `evaluate`, `train_step` and `generate`. A call may be divided among
+        so many `threads` of the caller at most. Raises UserError E0707 without
         parameters, E0705 if the folder is in use, E0721 for another target, E0724 for what cannot
         be exported, E0725 for what cannot be with such weights.
         """
         from .exporting import export  # rarely needed
 
-        return export(self, path, target, kinds, embed, batch, weights, tuple(functions), calibrate)
+        return export(
+            self, path, target, kinds, embed, batch, weights, tuple(functions), calibrate, threads
+        )
 
     # --- training -----------------------------------------------------------------------------
 

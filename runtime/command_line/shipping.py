@@ -65,6 +65,14 @@ def _functions(
     ),
     click.option("--embed", is_flag=True, help="Put the weights into the library."),
     click.option(
+        "--threads",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Among how many threads of the caller a call may be divided at most.",
+    ),
+    click.option(
         "--functions",
         callback=_functions,
         metavar="NAME,…",

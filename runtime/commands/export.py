@@ -32,6 +32,7 @@ def export(
     kinds: tuple[str, ...],
     embed: bool,
     functions: tuple[str, ...],
+    threads: int,
     weights: str | None,
     calibrate: str | None,
 ) -> None:
@@ -43,7 +44,7 @@ def export(
     own = executor.first_weights() if values is None else values
     read = _data(program)
     format = chosen_format(weights, calibrate, executor, own, project, program.run, read)
-    request = Request(to, target, kinds, embed, format, functions)
+    request = Request(to, target, kinds, embed, format, functions, threads)
     about = write_library(project, executor, values, request, _recorded(program))
     click.echo(report(about))
     notify(f"{', '.join(about.named())} in {to}")

@@ -40,13 +40,15 @@ from .writing import writing_of, writing_programs
 from .zig_linker import dll, dylib
 
 KINDS = ("so", "a", "o", "dll", "dylib", "wasm", "page")
+MOST_THREADS = 64  # of a call
 FUNCTIONS = ("predict", "evaluate", "train_step", "generate")  # a library always predicts
 
 
 @dataclass(frozen=True)
 class Request:
     """What is asked for: a folder that is new or empty, a target, kinds of files, the format of the
-    weights if it is not that of training, the functions, or all that there are. The target and the
+    weights if it is not that of training, the functions, or all that there are, and among how many
+    threads of the caller a call may be divided. The target and the
     kind follow from each other if one is empty, and are the host's shared library if both are."""
 
     to: Path
@@ -55,6 +57,7 @@ class Request:
     embed: bool = False
     format: WeightFormat | None = None
     functions: tuple[str, ...] = ()
+    threads: int = 1
 
     def has(self, function: str) -> bool:
         """Whether a function is wanted, if the model has it."""
@@ -80,6 +83,7 @@ def export(
     machine, kinds = choice(request.target, request.kinds)
     request = replace(request, kinds=kinds)
     _check_kinds(kinds, machine)
+    machine = _with_threads(machine, request.threads)
     trains = project.train is not None
     _check_functions(request, trains)
     turns = (project.settings.turns or [()]) if request.has("train_step") else ()
@@ -125,13 +129,20 @@ def _made(
     weights = weights_file(layout, values, executor.seed)
     every = (systems.prediction, systems.evaluation, *systems.steps.values())
     signature = "\n".join(system_signature(s) for s in every if s is not None)
-    abi = number_of(repr((FORMAT, prefix, machine.name, layout, _interface(programs))))
+    abi = number_of(
+        repr((FORMAT, prefix, machine.name, machine.threads, layout, _interface(programs)))
+    )
     common = Values(
         abi, MAGIC, layout.hash, layout.weights_bytes, layout.bytes,
         begun(layout, values, systems.averages),
     )  # fmt: skip
     modules = [
-        _Module(prefix, shared(prefix, common, machine), _names(prefix, layout), helpers(prefix)),
+        _Module(
+            prefix,
+            shared(prefix, common, machine),
+            _names(prefix, layout),
+            helpers(prefix, machine),
+        ),
         *(_Module(p.name, p.text, (p.name,)) for p in programs),
     ]
     if request.embed:
@@ -260,6 +271,7 @@ def _manifest(about: texts.About, files: Mapping[str, bytes]) -> str:
         "batch": about.batch,
         "seed": about.seed,
         "alignment": machine.alignment,
+        "threads": machine.threads,
         "embedded": about.embedded,
         "bytes": {
             **about.sizes, "weights": about.layout.weights_bytes, "values": about.layout.bytes,
@@ -288,6 +300,14 @@ def _manifest(about: texts.About, files: Mapping[str, bytes]) -> str:
 
 
 # --- what is refused ------------------------------------------------------------------------------
+
+
+def _with_threads(machine: Machine, threads: int) -> Machine:
+    """UserError E0724 where a module has no threads."""
+    if threads > 1 and machine.is_wasm:
+        message = f"a module for {machine.name} runs on one thread"
+        raise fail("E0724", message, help="leave `--threads` out")
+    return replace(machine, threads=threads)
 
 
 def check_folder(path: Path) -> None:

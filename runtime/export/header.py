@@ -128,6 +128,8 @@ def header(about: About) -> str:
         f"int {prefix}_check(uint64_t abi);",
         f"const char *{prefix}_message(int code);",
     ]
+    if about.machine.threads > 1:
+        lines += _threads(about)
     if about.embedded:
         lines += ["", *_weights(about)]
     if about.has_states:
@@ -138,9 +140,26 @@ def header(about: About) -> str:
             "size_t weights_bytes);",
         ]
     for program in about.programs:
-        lines += _function(program)
+        lines += _function(program, about)
     lines += ["", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
+
+
+THREADS = """
+/* The caller's threads, among which a call is divided: `run` calls part(data, n) once for each n
+   from 0 to parts - 1, in any order and on any threads, and returns when all have returned. There
+   are {0}_THREADS parts at most. Without threads (NULL) the results are the same. */
+#define {0}_THREADS {2}
+typedef struct {{
+    void (*run)(void *context, int parts, void (*part)(void *data, int number), void *data);
+    void *context;
+    int parts;
+}} {1}_threads;"""
+
+
+def _threads(about: About) -> list[str]:
+    text = THREADS.format(about.prefix.upper(), about.prefix, about.machine.threads)
+    return text.splitlines()
 
 
 def _weights(about: About) -> list[str]:
@@ -157,7 +176,7 @@ def _weights(about: About) -> list[str]:
     ]
 
 
-def _function(program: Program) -> list[str]:
+def _function(program: Program, about: About) -> list[str]:
     said = {
         "predict": "The results of up to {0} examples, by weights or by the memory of training.",
         "evaluate": "The loss and the metrics of a batch, by weights or by the memory of training.",
@@ -170,6 +189,8 @@ def _function(program: Program) -> list[str]:
         said = said.replace("up to {0} examples", "a batch")
     constant = "" if program.purpose == "train_step" else "const "
     more = ", size_t examples" if program.examples else ""
+    if about.machine.threads > 1:
+        more += f", const {about.prefix}_threads *threads"
     lines = [
         "",
         f"/* {said.format(program.examples)} */",
@@ -255,19 +276,22 @@ def example(about: About) -> str:
             "    }",
             "    fclose(file);",
         ]
-    lines += _prediction(first, place_names(first), source, big)
+    lines += _prediction(first, place_names(first), source, big, about.machine.threads > 1)
     if step is not None:
         lines += _training(about, step, source)
     return "\n".join([*lines, "    return 0;", "}", ""])
 
 
-def _prediction(program: Program, names: Sequence[str], source: str, big: str) -> list[str]:
+def _prediction(
+    program: Program, names: Sequence[str], source: str, big: str, threads: bool
+) -> list[str]:
     lines = ["", "    /* Your numbers go here: the arena is all zeros. */"]
     for place, name in zip(program.places, names, strict=True):
         if place.is_input:
             value = {"seed": f"{big}_SEED", "step": "1"}.get(place.name, "0")
             lines.append(f"    {name}(arena)[0] = {value};  /* {_said(place)} */")
     more = ", 1" if program.examples else ""
+    more += ", NULL" * threads
     call = f"{program.name}(arena, sizeof arena, {source}, {big}_WEIGHTS_BYTES{more})"
     lines += [f"    code = {call};", f'    if (code) return failed("{program.name}", code);']
     for place, name in zip(program.places, names, strict=True):
@@ -284,7 +308,7 @@ def _prediction(program: Program, names: Sequence[str], source: str, big: str) -
 
 def _training(about: About, step: Program, source: str) -> list[str]:
     prefix, big = about.prefix, about.prefix.upper()
-    names = place_names(step)
+    names, none = place_names(step), ", NULL" * (about.machine.threads > 1)
     if about.has_states:
         begin = f"{prefix}_init(values, sizeof values, {source}, {big}_WEIGHTS_BYTES)"
         lines = ["", f"    code = {begin};", f'    if (code) return failed("{prefix}_init", code);']
@@ -303,7 +327,7 @@ def _training(about: About, step: Program, source: str) -> list[str]:
         if place.is_input
     ]
     lines += [
-        f"        code = {step.name}(training, sizeof training, values, sizeof values);",
+        f"        code = {step.name}(training, sizeof training, values, sizeof values{none});",
         f'        if (code) return failed("{step.name}", code);',
     ]
     loss = next((name for p, name in zip(step.places, names, strict=True) if not p.is_input), None)

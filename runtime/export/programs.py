@@ -139,7 +139,7 @@ def _program(
 
     entry = Entry(
         name,
-        arena_bytes=arena_bytes(code),
+        arena_bytes=arena_bytes(code, machine),
         values_bytes=layout.bytes if trains else layout.weights_bytes,
         trains=trains,
         examples=systems.examples if predicts else 0,
@@ -155,7 +155,7 @@ def _program(
         indices=tuple(indices_of(system, offsets, system.index_inputs or {})),
         number=PURPOSES.index(purpose) + 1 if code.plan.prologue else 0,
     )
-    text = program_module(code.alone, code.plan.system, prefix, entry, machine)
+    text = program_module(code.alone(machine.threads > 1), code.plan.system, prefix, entry, machine)
     places = (*places_of(inputs, offsets, True), *places_of(outputs, offsets, False))
     return Program(purpose, name, text, entry.arena_bytes, places, entry.examples, turn)
 
@@ -168,9 +168,11 @@ def compiled(system: System, places: Mapping[str, int], machine: Machine) -> Llv
     return code
 
 
-def arena_bytes(code: LlvmCode) -> int:
-    """What the caller gives: the cells in front, the tensors, and what a thread has for itself."""
-    return aligned(code.plan.arena_bytes) + code.plan.held_bytes + ARENA_BYTES + LINE
+def arena_bytes(code: LlvmCode, machine: Machine) -> int:
+    """What the caller gives: the cells in front, the tensors, and what threads have for
+    themselves."""
+    held = code.plan.held_bytes * machine.threads
+    return aligned(code.plan.arena_bytes) + held + ARENA_BYTES + LINE
 
 
 def indices_of(

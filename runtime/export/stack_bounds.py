@@ -16,7 +16,7 @@ from functools import cache
 # A name may be quoted.
 LABEL = re.compile(r'"?([^\s":]+)"?:')
 FUNCTION = re.compile(r'\s*\.type\s+"?([^\s",]+)"?,\s*[@%]function')
-CALLS = re.compile(r'(?:blx?|b(?:\.w)?|call|tail|jal|j)\s+(?:\w+,\s*)?"?([^\s",\[{]+)"?$')
+WORDS = re.compile(r'[^\s,()\[\]{}"#%:=+@]+')
 
 Amount = Callable[[re.Match[str]], int]
 
@@ -85,12 +85,11 @@ def _frames(assembly: str) -> tuple[dict[str, int], dict[str, set[str]]]:
             name, constants = label[1], {}
             frames[name], calls[name] = 0, set()
         text = re.split(r"\s*[@#](?![-\d])", line, maxsplit=1)[0].strip()
-        if not name or not text or text.startswith("."):
+        if not name or not text or (text.startswith(".") and not text.startswith(".long")):
             continue
         frames[name] += _lowered(text, constants)
-        called = CALLS.match(text)
-        if called and called[1] in functions and called[1] != name:
-            calls[name].add(called[1])
+        # A function whose address is taken is called, too: by the caller's threads.
+        calls[name] |= functions.intersection(WORDS.findall(text)) - {name}
     return frames, calls
 
 

@@ -62,9 +62,9 @@ def writing_programs(
     logits of the one after it. The arena of the first follows that of the other in memory."""
     first, step = writing.first, writing.step
     code = compiled(step, layout.weights, machine)
-    offsets, base = code.plan.offsets, aligned(arena_bytes(code))
+    offsets, base = code.plan.offsets, aligned(arena_bytes(code, machine))
     before = compiled(first, layout.weights, machine) if first.equations else None
-    total = base + (arena_bytes(before) if before else ARENA_BYTES)
+    total = base + (arena_bytes(before, machine) if before else ARENA_BYTES)
     memory = [t for t in step.of_kind("state") if t.name not in layout.weights]
     position = offsets[POSITION] if POSITION in step.tensors else None
     token, *given = sorted(
@@ -97,8 +97,10 @@ def writing_programs(
         number=NEXT if code.plan.prologue else 0,
     )  # fmt: skip
     texts = (
-        program_module(before.alone if before else "", first, prefix, begins, machine),
-        program_module(code.alone, code.plan.system, prefix, goes_on, machine),
+        program_module(
+            before.alone(machine.threads > 1) if before else "", first, prefix, begins, machine
+        ),
+        program_module(code.alone(machine.threads > 1), code.plan.system, prefix, goes_on, machine),
     )
     alone = [t for t in given if t.name not in inputs]
     first_places = places_of([t for t in first.of_kind("input")], inputs, True, base)

@@ -91,6 +91,11 @@ def entry(prefix: str, program: Entry, machine: Machine) -> str:
     code = body.op(f"call i32 @{prefix}.checked({needs})")
     body.fail(body.op(f"icmp ne i32 {code}, 0"), code)
     inner = body.at("%arena", program.base + ARENA_BYTES)
+    team = ""
+    if machine.threads > 1:
+        parts = body.op(f"call i32 @{prefix}.parts(ptr %team)")
+        body.fail(body.op(f"icmp eq i32 {parts}, 0"), str(CODES["WRONG_PARTS"]))
+        team = f", ptr %team, i32 {parts}"
     if program.examples:
         less = body.op(f"sub {size} %examples, 1")
         wrong = body.op(f"icmp uge {size} {less}, {program.examples}")
@@ -115,7 +120,7 @@ def entry(prefix: str, program: Entry, machine: Machine) -> str:
         body.store("i32", 0, inner, ARENA_AGAIN)
         body.store("i32", 0, inner, DONE)
     if program.has_step:
-        body.do(f"call void @step(ptr {inner}, ptr %values)")
+        body.do(f"call void @step(ptr {inner}, ptr %values{team})")
     if program.check is not None:
         refused = body.op(f"icmp ne i32 {body.load('i32', inner, program.check)}, 0")
         body.fail(refused, str(CODES["NO_RESULT"]))
@@ -131,7 +136,11 @@ def entry(prefix: str, program: Entry, machine: Machine) -> str:
     taken = f"ptr %arena, {size} %arena_bytes, ptr %values, {size} %values_bytes"
     if program.examples:
         taken += f", {size} %examples"
+    if machine.threads > 1:
+        taken += ", ptr %team"
     helpers = _helpers(prefix, program, size)
+    if machine.threads > 1:
+        helpers += f"declare hidden i32 @{prefix}.parts(ptr)\n"
     return helpers + body.function(f"i32 @{program.name}({taken})")
 
 
@@ -254,7 +263,7 @@ def program_module(
     the step computes."""
     if not program.has_step:
         return f"{entry(prefix, program, machine)}\n{ATTRIBUTES}\n"
-    assert f"void @step({ALONE})" in alone
+    assert f"void @step({ALONE}" in alone
     # Modules share one page of zeros.
     text = alone.replace("@zeros = internal", "@zeros = linkonce_odr hidden")
     for dtype in {"f32", "f64"}.difference(machine.fma):

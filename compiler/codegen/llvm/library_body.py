@@ -25,6 +25,7 @@ FAILURES = (
     ("NO_RESULT", "an index is outside, or an integer operation has no result"),
     ("NOT_FINITE", "the loss is not finite: the values are of no use any more"),
     ("WINDOW_FULL", "as many tokens were read as the model has positions for"),
+    ("WRONG_PARTS", "threads must have a function, and one part at least, no more than exported"),
 )
 CODES = {name: code for code, (name, _) in enumerate(FAILURES)}
 

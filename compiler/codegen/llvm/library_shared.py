@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ...machines import Machine
 from .library_body import AT_LAYOUT, CODES, FAILURES, Body, size_type
 from .module import ATTRIBUTES
+from .parallel_for import team_parts
 
 # CPUID by level: leaf, register of the answer (eax, ebx, ecx, edx), bits that must be set there
 FEATURES = {
@@ -112,6 +113,8 @@ def shared(prefix: str, values: Values, machine: Machine) -> str:
     ]
     if values.total_bytes > values.weights_bytes:
         parts.append(_init(prefix, values, machine))
+    if machine.threads > 1:
+        parts.append(team_parts(f"{prefix}.parts", machine.threads))
     if machine.is_windows:
         parts.append(WINDOWS)
     if machine.is_wasm:
@@ -119,9 +122,10 @@ def shared(prefix: str, values: Values, machine: Machine) -> str:
     return "\n".join([*parts, ATTRIBUTES, ""])
 
 
-def helpers(prefix: str) -> tuple[str, ...]:
+def helpers(prefix: str, machine: Machine) -> tuple[str, ...]:
     """What the module of a program calls in that of `shared`."""
-    words = (f"{prefix}.copy", f"{prefix}.clear")
+    words = [f"{prefix}.copy", f"{prefix}.clear"]
+    words += [f"{prefix}.parts"] * (machine.threads > 1)
     return (f"{prefix}.checked", *words, *(f"{prefix}.inside{bits}" for bits in INDEX_BITS))
 
 

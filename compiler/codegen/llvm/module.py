@@ -7,6 +7,7 @@ every call of a kernel is timed, and `void @now(ptr)` stores the clock's reading
 
 Equal kernels share one function; where their tensors have different offsets, these are arguments.
 
+A module that is `divided` has the shares of its kernels computed by its caller (parallel_for.py).
 A module that is `alone` is part of a library that one thread calls: `void @step(ptr arena, ptr
 values)` is internal, has no barriers, and finds params and states in a memory of their own.
 Tests: tests/backends/test_cpu.py, tests/runtime/test_cache.py.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -31,6 +32,7 @@ from ...passes.kernels.equal_kernels import SharedCode
 from ...passes.kernels.kernel import Blocks, Item, Kernel, Plan
 from ...passes.kernels.memory import aligned
 from . import loop_nest as nests
+from . import parallel_for
 from .debug_info import DebugInfo
 from .function_writer import FunctionWriter
 from .kernel_function import Apart, Call, KernelFunction, Place
@@ -67,6 +69,7 @@ def modules(
     size: int | None = None,
     debug: DebugInfo | None = None,
     alone: bool = False,
+    divided: bool = False,
 ) -> Iterator[str]:
     """The text as modules of some `size` in characters, one after the other, so that each can be
     compiled while the next is written; the last has `step`. Without a size there is only that. A
@@ -87,7 +90,7 @@ def modules(
         # "hidden": other modules call it, but no other library does.
         linkage = "internal" if size is None else "hidden"
         head, text = function.text(declarations, linkage, places)
-        functions[head] = _on_one_thread(text) if alone else text
+        functions[head] = _on_one_thread(text) if alone and not divided else text
         calls |= {kernel: function.call(kernel) for kernel in members}
         # The module is full. The next one starts with declarations of its own.
         if size is not None and sum(map(len, functions.values())) >= size:
@@ -96,12 +99,16 @@ def modules(
             declarations, functions = {}, {}
     declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
     e = FunctionWriter(declarations)
-    _StepWriter(e, calls, plan, clock, alone).step()
+    writer = _StepWriter(e, calls, plan, clock, alone, divided)
+    writer.step()
     linkage, taken = ("internal", ALONE) if alone else ("", nests.ARGUMENTS)
+    taken = parallel_for.DIVIDED if divided else taken
     step = e.function(f"define {linkage} void @step({taken}) {CALLS}".replace("  ", " "))
     now = [] if clock is None else [_now(declarations)]
     threads = "" if alone else pool(platform.machine(), sys.platform)
-    whole = _text(declarations, [*functions.values(), *now, step, threads])
+    divide = [parallel_for.DIVIDE] if divided else []
+    parts = [*writer.parts.values(), *divide]
+    whole = _text(declarations, [*functions.values(), *parts, *now, step, threads])
     yield whole if debug is None else f"{whole}\n{debug}"
 
 
@@ -125,9 +132,11 @@ class _StepWriter:
         plan: Plan,
         clock: Clock | None,
         alone: bool,
+        divided: bool = False,
     ):
         self.e, self.calls, self.plan, self.clock = e, calls, plan, clock
-        self.alone = alone
+        self.alone, self.divided = alone, divided
+        self.parts: dict[str, str] = {}  # functions for shares of a kernel, by their names
         self.thread, self.threads = ("0", "1") if alone else ("%thread", "%threads")
         self.barriers = plan.barriers
         self.single = 0  # kernels since the last barrier that one thread runs
@@ -182,6 +191,9 @@ class _StepWriter:
         """A loop over this thread's blocks, every so many as there are threads: under a mask later
         ones are longer. Nobody waits inside."""
         e, first = self.e, blocks.kernels[0]
+        if self.divided:
+            self.divide_blocks(blocks)
+            return
         if first.name in self.barriers or self.clock is not None:
             self.barrier()
         mine = e.op(f"mul i64 {self.thread}, {self.plan.held_bytes}", type="i64")
@@ -281,6 +293,12 @@ class _StepWriter:
     def whole(self, kernel: Kernel, at: Mapping[str, str]) -> None:
         """The call of a kernel that all threads have a share in, or one of them."""
         thread = self.thread
+        if self.divided and self.calls[kernel].parallel:
+            call = self.calls[kernel]
+            given, name = self.arguments(kernel, at, {}), f'"part.{call.name.strip(chr(34))}"'
+            self.parts[name] = parallel_for.part(name, call.name, len(given))
+            self.divide(name, given)
+            return
         # Several such kernels between two barriers run at once, each by another thread.
         if not self.calls[kernel].parallel:
             thread, self.single = self.rotated(self.single), self.single + 1
@@ -294,12 +312,42 @@ class _StepWriter:
         threads: str,
         held: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        given = "".join(f", i64 {one}" for one in self.arguments(kernel, at, held))
+        text = f"ptr %arena, i64 {thread}, i64 {threads}{given}"
+        self.e.effect(f"call void @{self.calls[kernel].name}({text})")
+
+    def arguments(
+        self, kernel: Kernel, at: Mapping[str, str], held: Mapping[str, str]
+    ) -> list[str]:
+        """What the kernel's function takes besides the arena and the thread: numbers of 64 bits."""
         call = self.calls[kernel]
-        arguments = [f"ptr %arena, i64 {thread}, i64 {threads}"]
-        arguments += [f"i64 {at[index]}" for index in kernel.fixed]
-        arguments += [f"i64 {self.place(one, held)}" for one in call.offsets]
-        arguments += [f"i64 {self.place(at, held)}, i64 {by}" for at, by in call.streams]
-        self.e.effect(f"call void @{call.name}({', '.join(arguments)})")
+        found = [at[index] for index in kernel.fixed]
+        found += [self.place(one, held) for one in call.offsets]
+        for place, by in call.streams:
+            found += [self.place(place, held), str(by)]
+        return found
+
+    def divide(self, part: str, given: Sequence[str]) -> None:
+        """The shares of a kernel, which the caller's threads may compute."""
+        e = self.e
+        parts = e.op("sext i32 %count to i64", type="i64")
+        places = parallel_for.frame_places(parts, given)
+        frame = e.op(f"alloca [{len(places)} x i64], align 8", type="ptr")
+        for place, operand in places:
+            address = e.op(f"getelementptr i64, ptr {{0}}, i64 {place}", frame, type="ptr")
+            e.effect(f"store {operand}, ptr {{0}}, align 4", address)
+        e.effect(f"call void @divide(ptr %team, i64 {parts}, ptr @{part}, ptr {{0}})", frame)
+
+    def divide_blocks(self, blocks: Blocks) -> None:
+        """The same for blocks: a function of their own, in which every thread has its numbers."""
+        name = f'"part.blocks{len(self.parts)}"'
+        inner = _StepWriter(FunctionWriter(self.e.declarations), self.calls, self.plan, None, True)
+        for line in parallel_for.opened():
+            inner.e.effect(line)
+        inner.thread, inner.threads = "%thread", "%threads"
+        inner.blocks(blocks)
+        self.parts[name] = inner.e.function(parallel_for.head(name))
+        self.divide(name, ())
 
     def place(self, place: Place, held: Mapping[str, str]) -> str:
         """The offset from the beginning of the arena."""

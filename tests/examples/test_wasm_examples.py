@@ -12,6 +12,7 @@ import pytest
 from exported import Library, tool
 from webassembly import call
 
+from nnc.dsl.diagnostics.diagnostic import UserError
 from nnc.runtime import cli
 from nnc.runtime.data import Search
 from nnc.runtime.device import DEVICES
@@ -37,12 +38,17 @@ def test_the_same_bits(name, tmp_path):
     if own != path.read_text("utf-8"):  # it begins with the weights of a run, which is not there
         path = tmp_path / path.name
         path.write_text(own, "utf-8")
+    project = open_project(path)
+    try:
+        setup = planned_setup(project, Search(None, FOLDER, offline=True))
+    except UserError as error:  # the sizes of such a model are those of its data
+        if any(d.code != "E0601" for d in error.diagnostics):
+            raise
+        pytest.skip(f"the data of {name} are not here")
     for target in ("wasm32", "x86-64-v2"):
         command = ["export", str(path), "--to", str(tmp_path / target), "--target", target]
         assert cli.run(command) == 0
     library, rng = Library(tmp_path / "x86-64-v2"), np.random.default_rng(0)
-    project = open_project(path)
-    setup = planned_setup(project, Search(None, FOLDER, offline=True))
     limits = Executor(setup, DEVICES["cpu"](1), project.settings.seed).system.index_inputs or {}
     if library.values.size > library.weights.size:
         assert library.init() == 0

@@ -49,7 +49,7 @@ function picture(input, changed) {
   const seen = $("canvas", { className: "seen", width, height, role: "img", "aria-label": "what the network sees" });
   const file = $("input", { type: "file", accept: "image/*", "aria-label": "a picture from a file" });
   const clear = $("button", { type: "button", id: "clear" }, "Clear");
-  let strokes = [], shown = null, cursor = [0.5, 0.5], busy = false;
+  let strokes = [], shown = null, cursor = [0.5, 0.5], busy = false, byKeys = true;
   let values = new Float32Array(height * width * channels);
 
   const scale = () => {
@@ -65,7 +65,7 @@ function picture(input, changed) {
     context.clearRect(0, 0, pad.width, pad.height);
     if (shown) context.drawImage(shown, 0, 0, pad.width, pad.height);
     line(context, strokes, pad.width, pad.height, 0.07 * pad.width, ink);
-    if (document.activeElement === pad && pad.matches(":focus-visible")) {
+    if (document.activeElement === pad && byKeys) {
       context.strokeStyle = ink;
       context.strokeRect(cursor[0] * pad.width - 6, cursor[1] * pad.height - 6, 12, 12);
     }
@@ -93,9 +93,8 @@ function picture(input, changed) {
     pad.setPointerCapture?.(event.pointerId);
     busy = true;
     begin(at(event));
+    byKeys = false;
     read();
-    event.preventDefault();
-    pad.focus({ preventScroll: true });
   });
   pad.addEventListener("pointermove", (event) => {
     if (!busy) return;
@@ -107,6 +106,7 @@ function picture(input, changed) {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   pad.addEventListener("keydown", (event) => {
     const move = moves[event.key];
+    byKeys = true;
     if (event.key === "Delete" || event.key === "Backspace") clear.click();
     else if (event.key === " ") { begin([...cursor]); read(); }
     else if (move) {
@@ -451,10 +451,12 @@ function predictor(model, about) {
   })();
   const fields = about.inputs.map((input) => field({ ...input, chosen: 0 }, () => update()));
   const results = about.results.map(result);
+  const titled = (one, n) => (about.results.length > 1 && about.results[n].kind !== "values"
+    ? [$("p", { className: "note" }, about.results[n].title), one.element] : [one.element]);
   main.append(
     $("section", { className: "tall" }, $("h2", {}, about.inputs[0]?.kind === "picture" ? "Draw" : "Inputs"),
       ...fields.map((one) => one.element)),
-    $("section", {}, $("h2", {}, "Prediction"), ...results.map((one) => one.element)));
+    $("section", {}, $("h2", {}, "Prediction"), ...results.flatMap(titled)));
   if (about.teaching) teacher(model, about, fields, update);
   fields.forEach((one) => one.begin?.());
   update();

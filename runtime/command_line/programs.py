@@ -29,6 +29,7 @@ def _compiled_device(help: str) -> Callable:
         "nnc compile model.nn --emit gradients",
         "nnc compile model.nn --emit llvm=model.ll,kernels",
         "nnc compile model.nn --print-changed=diff",
+        "nnc compile runs/digits --weights int8 --emit equations,kernels",
     )
 )
 @o.program
@@ -55,6 +56,8 @@ def _compiled_device(help: str) -> Callable:
         help="Print what each pass changed, to stderr: all that it made, or the lines.",
     ),
     click.option("--time-passes", is_flag=True, help="Print the time of each pass, to stderr."),
+    o.weights_option,
+    o.calibrate_option,
     o.verify_option,
 )
 def compile(**given: Any) -> None:

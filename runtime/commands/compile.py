@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ...compiler.ir.equation import System
 from ...compiler.options import Options
 from ...compiler.pipeline import Observer, all_passes
 from ...dsl.diagnostics.diagnostic import did_you_mean
@@ -23,7 +24,9 @@ from .report import print_diagnostics
 from .tables import screen_width
 
 
-def compile(program, emits, without, print_after, print_changed, time_passes) -> None:
+def compile(
+    program, emits, without, print_after, print_changed, time_passes, weights, calibrate
+) -> None:
     """What `nnc compile` does."""
     wanted = _wanted(emits)
     options = Options(without=frozenset(_passes("--without", without, leaving_out=True)))
@@ -41,7 +44,8 @@ def compile(program, emits, without, print_after, print_changed, time_passes) ->
     # The syntax tree needs no sizes, so it can be printed without any data.
     needs_types = not wanted or any(stage != "ast" for stage in wanted)
     setup = program.setup_if_trained if needs_types else None
-    stages = Stages(project, setup, options, observers)
+    prediction = _predicted(program, weights, calibrate)
+    stages = Stages(project, setup, options, observers, prediction)
     if needs_types:
         o.check_passes(stages.program)
     # All texts before any output: an error in a later stage leaves no half result.
@@ -61,6 +65,28 @@ def compile(program, emits, without, print_after, print_changed, time_passes) ->
         path = path or Path(f"{program.file.stem}.{stage}.{ENDINGS[stage]}")
         check_not_read(path, [program.run.model if program.run else program.file])
         write_text(path, text)
+
+
+def _predicted(
+    program: o.OpenedProgram, weights: str | None, calibrate: str | None
+) -> System | None:
+    """The prediction with weights in a format; None if none is named."""
+    if weights is None and calibrate is None:
+        return None
+    # Only where it is asked for: executors and data.
+    from ...compiler.programs import prediction
+    from ..training.executor import Executor
+    from .program_weights import data_of, setup_of_program, weights_of
+    from .weights import chosen_format
+
+    project = program.project
+    executor = Executor(setup_of_program(program), o.device("cpu", 1), project.settings.seed)
+    values = weights_of(program, executor) or executor.first_weights()
+    format = chosen_format(
+        weights, calibrate, executor, values, project, program.run, data_of(program)
+    )
+    assert format is not None
+    return format.system(prediction(executor.setup))
 
 
 def _wanted(emits: tuple[str, ...]) -> dict[str, Path | None]:

@@ -5,19 +5,24 @@ In: a run or a program, and what `--weights` and `--calibrate` say. Out: an exec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
 import numpy as np
 
+from ...compiler.elaboration.selection import WHOLE
+from ...dsl.diagnostics.diagnostic import UserError
 from ..data import Dataset
 from ..inference.given_files import Run, read_inputs
 from ..inference.predict import Request, needed_names
 from ..inference.weight_choice import Calibration, format_of
+from ..memory import size_text
 from ..messages import notify
 from ..project import Project, load_dataset
-from ..training.executor import Executor
+from ..training.batch_inputs import split_examples
+from ..training.executor import Executor, values_bytes
+from ..training.loop import measure
 from ..training.run_folder import RunFolder
 from ..training.trained_weights import TrainedWeights, trained_weights
 from ..training.weight_formats import WeightFormat
@@ -86,3 +91,50 @@ def data_of_run(
         return load_dataset(project, o.search(place, Path(notes["data_base"]), offline))
 
     return read
+
+
+def compared(
+    executor: Executor,
+    weights: Mapping[str, np.ndarray],
+    format: WeightFormat,
+    project: Project,
+    data: Callable[[], Dataset | None],
+) -> str:
+    """What a format saves and costs beside the one of training: the bytes of the weights, and the
+    loss and the metrics of the data that are held back, where these are at hand."""
+    executor.take({**weights})
+    prediction = executor.selected(WHOLE).system
+    forms = (None, format)
+    systems = [prediction if form is None else form.system(prediction) for form in forms]
+    rows = {"weights": [size_text(values_bytes(system)) for system in systems]}
+    measured = [*_measured(executor, project, data, forms)]
+    for name in measured[0] if measured else ():
+        rows[name] = [f"{found[name]:.4f}" for found in measured]
+    rows = {"": ["as trained", format.name], **rows}
+    width = max(map(len, rows))
+    columns = [max(map(len, column)) for column in zip(*rows.values(), strict=True)]
+    return "\n".join(
+        f"{name:{width}}  {cells[0]:>{columns[0]}}  {cells[1]:>{columns[1]}}"
+        for name, cells in rows.items()
+    )
+
+
+def _measured(
+    executor: Executor,
+    project: Project,
+    data: Callable[[], Dataset | None],
+    forms: Iterable[WeightFormat | None],
+) -> Iterator[dict[str, float]]:
+    """The measures of the validation and the test data in each format; nothing without data."""
+    try:
+        dataset = data() if project.train is not None else None
+    except UserError:  # it may be elsewhere
+        return
+    if dataset is None:
+        return
+    parts = split_examples(dataset, project.settings.validation)
+    held = [name for name in sorted(parts, reverse=True) if name != "train"]
+    for form in forms:
+        executor.predict_in(form)
+        found = {name: measure(executor, parts[name], 1) for name in held}
+        yield {f"{name}_{key}": v for name, own in found.items() for key, v in own.items()}

@@ -49,7 +49,7 @@ class Stages:
     """The stages of one program, each computed when it is first needed.
 
     With a `setup` (there is a train block) everything from `gradients` on is the training step;
-    without one it is the model alone.
+    without one it is the model alone. With a `prediction` everything but the syntax tree is that.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class Stages:
         setup: Setup | None,
         options: Options = DEFAULT,
         observers: Sequence[Observer] = (),
+        prediction: System | None = None,
     ):
-        self.project, self.setup = project, setup
+        self.project, self.setup, self.prediction = project, setup, prediction
         self.options, self.observers = options, observers
         self.report = Report()  # of what is doubtful in the training step, once it is made
 
@@ -121,6 +122,8 @@ class Stages:
     @cached_property
     def program(self) -> System:
         """The program before all passes, with placeholders for gradients."""
+        if self.prediction is not None:
+            return self.prediction
         if self.setup is None:
             return model_system(self.project)
         # warnings are collected here and shown by the command
@@ -141,7 +144,9 @@ class Stages:
     @property
     def equation_lines(self) -> Iterator[Line]:
         # gradients have a stage of their own
-        return system_lines(self.system if self.setup is None else forward_part(self.system))
+        if self.prediction is not None or self.setup is None:
+            return system_lines(self.system)
+        return system_lines(forward_part(self.system))
 
     @property
     def gradient_lines(self) -> Iterator[Line]:

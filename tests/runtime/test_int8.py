@@ -125,6 +125,13 @@ def test_on_the_command_line(tmp_path, monkeypatch, capfd):
     assert cli.run([*command, "f32.npy"]) == cli.run([*command, "int8.npy", *int8]) == 0
     assert 0 < np.abs(np.load("f32.npy") - np.load("int8.npy")).max() < 0.1
 
+    capfd.readouterr()
+    assert cli.run(["compile", "run", *int8, "--emit", "equations"]) == 0
+    assert "i32(relu_u8[b, i]) * i32(dense2_w_int8[i, o])" in capfd.readouterr().out
+    assert cli.run(["export", "run", "--to", "library", *int8, "--functions", "predict"]) == 0
+    (row,) = [r for r in capfd.readouterr().out.splitlines() if r.startswith("test_loss")]
+    assert row.split()[1:] == [f"{losses[0]:.4f}", f"{losses[1]:.4f}"]
+
     def refused(*arguments: str) -> list[dict]:
         capfd.readouterr()
         assert cli.run(["--error-format", "json", *arguments]) in (1, 2)

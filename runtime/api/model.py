@@ -120,7 +120,7 @@ class Model(InspectedModel):
         threads: int = 1,
     ) -> Path:
         """Write a C library of the model into a new or empty folder, as `nnc export`: `so`, `a` or
-        `o`, or several of them, or `wasm` and `page`, for browsers. Its path.
+        `o`, or several of them, `dll`, `dylib`, or `wasm` and `page`, for browsers. Its path.
 
         `target` is a preset, such as `aarch64-neon`, or a triple, the host or `wasm32` unless said;
         `kinds` are `so` or `wasm` unless said; `embed` puts the weights into the library; `batch`

@@ -139,13 +139,10 @@ class _Form:
             "name": place.name, "title": self.known.title_of(place.name), "count": prod(shape),
             "copies": size if by_example and not program.examples else 1,
         }  # fmt: skip
-        if place.type[0] in "fb" and place.type != "bool":
-            channels = shape[2] if len(shape) == 3 else 1
-            is_square = len(shape) == 3 or (len(shape) == 2 and shape[0] == shape[1])
-            if is_square and channels in COLOURS and min(shape[:2]) >= LEAST_SIDE:
-                return {**found, "kind": "picture", "size": [*shape[:2], channels]}
-        elif vocabulary := _plain(self.known.vocabularies.get(place.name), self.known):
-            if len(shape) == 1:
+        if size_of_picture := _picture(place, shape):
+            return {**found, "kind": "picture", "size": size_of_picture}
+        if vocabulary := _plain(self.known.vocabularies.get(place.name), self.known):
+            if len(shape) == 1 and place.type[0] in "iu":
                 text = _prompt(vocabulary)
                 return {**found, "kind": "tokens", "vocabulary": vocabulary, "text": text}
         elif not shape:
@@ -168,11 +165,13 @@ class _Form:
     def result(self, place: Place) -> dict[str, Any]:
         """Classes with bars, a yes or no, or numbers."""
         meaning = self.meanings.get(place.name)
-        shape = place.shape[1:] if place.shape else ()
+        shape = place.shape[1:]
         found: dict[str, Any] = {
             "name": place.name, "title": place.name, "count": prod(shape), "kind": "values",
             "names": [],
         }  # fmt: skip
+        if size := _picture(place, shape):
+            return {**found, "kind": "image", "size": size}
         if meaning is None:
             return found
         if meaning.field:
@@ -217,3 +216,12 @@ class _Form:
         if found is not None and found["kind"] in ("classes", "chance") and made["count"] == 1:
             return {**made, "kind": "choice", "names": found["names"]}
         return made
+
+
+def _picture(place: Place, shape: tuple[int, ...]) -> list[int] | None:
+    """The height, width and channels of an example that is a picture; None if it is none."""
+    channels = shape[2] if len(shape) == 3 else 1
+    is_one = len(shape) == 3 or (len(shape) == 2 and shape[0] == shape[1])
+    if place.type not in ("f32", "f64", "f16", "bf16") or not is_one or channels not in COLOURS:
+        return None
+    return [*shape[:2], channels] if min(shape[:2]) >= LEAST_SIDE else None

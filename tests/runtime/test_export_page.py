@@ -91,11 +91,12 @@ def test_keys_draw_and_a_phone_has_room(chrome, digits):
 
 
 PLAIN = """
-model Plain(x: f32[B, 2], kind: i32[B]) -> y: f32[B, 2], sure: f32[B] {
+model Plain(x: f32[B, 2], kind: i32[B]) -> y: f32[B, 2], sure: f32[B], p: f32[B, 4, 4, 1] {
     param table: [3] = 1.5
     param w: [2] = 2
     y[b, n] = w[n] * x[b, n] + table[kind[b]]
     sure[b] = y[b, 0] - y[b, 1]
+    p[b, i, j, c] = x[b, 0] * i / 3
 }
 
 train Plain {
@@ -124,12 +125,17 @@ def test_any_model_has_inputs_and_outputs(chrome, tmp_path):
     fill(chrome, "[data-name=x] input", "0.25")
     assert text(chrome, "table[data-name=y]") == "target[0]2target[1]1.5"
     assert text(chrome, "[data-name=sure]") == "yes 62.2 %"
+    pixel = (
+        "document.querySelector('canvas[data-name=p]').getContext('2d').getImageData(0, {}, 1, 1)"
+    )
+    shades = [chrome.value(pixel.format(row) + ".data[0]") for row in (0, 3)]
+    assert shades in ([0, 63], [0, 64])
     fill(chrome, "[data-name=x] input", "")
     assert "is no number" in text(chrome, "#notice")
     fill(chrome, "[data-name=x] input", "0.25")
     assert text(chrome, "#notice") == ""
-    chrome.click("[data-name=right] label:nth-child(1)")
-    chrome.click("#teach")
+    for selector in ("[data-name=right] input", "#teach"):  # below what is shown
+        chrome.value(f"document.querySelector({selector!r}).click()")
     assert "10 steps" in text(chrome, "#lesson")
     assert text(chrome, "table[data-name=y]") != "target[0]2target[1]1.5"
     assert not chrome.errors

@@ -72,12 +72,7 @@ function picture(input, changed) {
   };
   const read = () => {
     values = shown ? sampled(shown, input.size) : drawn(strokes, input.size);
-    const context = seen.getContext("2d"), image = context.createImageData(width, height);
-    for (let n = 0; n < height * width; n += 1) {
-      for (let c = 0; c < 3; c += 1) image.data[4 * n + c] = 255 * values[n * channels + (channels > 1 ? c : 0)];
-      image.data[4 * n + 3] = 255;
-    }
-    context.putImageData(image, 0, 0);
+    pixels(seen, (n, c) => values[n * channels + (channels > 1 ? c : 0)]);
     paint();
     changed();
   };
@@ -368,7 +363,7 @@ function writer(model, text) {
 
 /** Each kind of result as its element, and what shows new values in it. */
 function result(about) {
-  return { classes, chance, values: listed }[about.kind](about);
+  return { classes, chance, image, values: listed }[about.kind](about);
 }
 
 const softmax = (logits) => {
@@ -416,6 +411,30 @@ function chance(about) {
   };
   const clear = () => answer.replaceChildren($("span", { className: "note" }, HINT));
   return { element: $("div", { "data-name": about.name }, answer), show, clear };
+}
+
+/** A picture from 0 to 1, or from its least to its greatest number where some are beyond. */
+function image(about) {
+  const [height, width, channels] = about.size;
+  const shown = $("canvas", {
+    className: "seen image", width, height, role: "img", "aria-label": about.title, "data-name": about.name,
+  });
+  const show = (data) => {
+    const numbers = Array.from(data, Number);
+    const [least, most] = [Math.min(0, ...numbers), Math.max(1, ...numbers)];
+    pixels(shown, (n, c) => (numbers[n * channels + (channels > 1 ? c : 0)] - least) / (most - least));
+    return numbers;
+  };
+  return { element: shown, show, clear: () => pixels(shown, () => 0) };
+}
+
+function pixels(canvas, value) {
+  const context = canvas.getContext("2d"), data = context.createImageData(canvas.width, canvas.height);
+  for (let n = 0; n < canvas.width * canvas.height; n += 1) {
+    for (let c = 0; c < 3; c += 1) data.data[4 * n + c] = 255 * value(n, c);
+    data.data[4 * n + 3] = 255;
+  }
+  context.putImageData(data, 0, 0);
 }
 
 const MOST_ROWS = 60;

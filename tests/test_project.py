@@ -131,7 +131,8 @@ def test_the_tables_of_the_parser_are_those_of_the_grammar(tmp_path: Path) -> No
 def test_every_folder_with_code_is_packaged() -> None:
     files = [p for room in ("dsl", "compiler", "runtime") for p in (ROOT / room).rglob("*.py")]
     folders = {".".join(["nnc", *p.parent.relative_to(ROOT).parts]) for p in files}
-    assert folders | {"nnc", "nnc.examples"} == set(PROJECT["tool"]["setuptools"]["packages"])
+    examples = {"nnc.examples", "nnc.examples.papers"}
+    assert folders | {"nnc", *examples} == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
 def test_every_other_file_is_packaged() -> None:
@@ -149,7 +150,10 @@ def test_examples_are_packaged() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["nnc.examples"]
     packaged = {path for pattern in patterns for path in folder.glob(pattern)}
     files = {p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"}
-    assert files - packaged == {*folder.glob("*.py")}  # modules are packaged by themselves
+    assert files - packaged == {
+        *folder.glob("*.py"),
+        *folder.glob("papers/*.py"),
+    }  # modules are packaged by themselves
 
 
 def test_versions_agree() -> None:

@@ -83,6 +83,30 @@ def question_answering(trained: Trained) -> Svg:
     return picture
 
 
+def babi(trained: Trained) -> Svg:
+    """Which statements of a story are read the first, the second and the third time."""
+    stories, questions = trained.held_out("story"), trained.held_out("question")
+    names, answers = trained.tokens("story"), trained.dataset.class_names["answer"]
+    reads = [f"reading{number}_softmax1_y" for number in (1, 2, 3)]
+    shown = trained.model.predict(stories[:200], questions[:200], tensor=[*reads, "logits"])
+    # two of twelve statements, long enough for a thing to be taken along
+    rows = np.flatnonzero((stories[:200, :, 0] > 0).sum(1) == 12)[:2]
+    first = stories.shape[1] - 12
+    picture = Svg(WIDTH, 390, "Which statements of a story are read")
+    for n, row in enumerate(rows):
+        left = 12 + 320 * n
+        weights = np.stack([shown[name][row].max(0) for name in reads], 1)[first:]
+        picture.pixels(left, 34, weights, between("#f7f9fc", "#2457a6"), 26, 24)
+        for number in range(3):
+            picture.text(left + 26 * (number + 0.5), 26, str(number + 1), 13, "middle")
+        lines = [*stories[row, first:], questions[row]]
+        for line, words in enumerate(" ".join(names[t] for t in said if t) for said in lines):
+            asked = line == 12
+            picture.code(left + 90, 50 + 24 * line + 12 * asked, words + "?" * asked)
+        picture.code(left + 90, 374, f"→ {answers[int(shown['logits'][row].argmax())]}", 14)
+    return picture
+
+
 def translate(trained: Trained) -> Svg:
     """Which English words the decoder attends to for each German word."""
     fields = ("source", "source_length", "target_in")

@@ -39,6 +39,7 @@ PARTS = {
         "export",
         "privacy",
         "results",
+        "papers",
         "gpu",
     ],
     "How it works": ["compiler_tour", "passes", "glossary"],

@@ -160,6 +160,7 @@ TRAINED = {
     "char_gpt":          Trained({"steps": "30", "batch": "4"}, "validation_loss", 3.6),
     "translate":         Trained({"epochs": "3"},               "test_right",    0.9),
     "question_answering": Trained({"epochs": "12"},             "test_accuracy", 0.7),
+    "babi":              Trained({"data.task": "19", "epochs": "3"}, "test_error", 0.1),
     "spoken_digits":     Trained({"epochs": "3"},               "test_accuracy", 0.95),
     "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),
     "speaking_digits":   Trained({"epochs": "2"},               "test_error",    0.85),

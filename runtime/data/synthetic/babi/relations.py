@@ -23,6 +23,7 @@ from .words import (
 )
 
 Point = tuple[int, int]
+SPREAD = 80  # of a vessel's sizes, where usual ones are 10 apart
 
 
 def _add(a: Point, b: Point) -> Point:
@@ -94,8 +95,10 @@ def position(draws: Draws) -> Story | None:
 
 
 def size(draws: Draws) -> Story | None:
-    """Five vessels, each told to be bigger than another one; chains of up to three."""
-    order = draws.some(VESSELS, 5)  # the smallest first
+    """Five vessels, each told to be bigger than another one; chains of up to three. A chest is
+    mostly bigger than a jar; of two vessels that are alike, either may be."""
+    sizes = {vessel: 10 * number + draws.below(SPREAD) for number, vessel in enumerate(VESSELS)}
+    order = sorted(draws.some(VESSELS, 5), key=sizes.__getitem__)  # the smallest first
     told = []
     for small, big in pairwise(order):
         fits = f"the {small} fits inside the {big}"

@@ -34,7 +34,7 @@ SHAPES = tuple(
 SIDES = {
     "above": (0, 1), "below": (0, -1), "to the left of": (-1, 0), "to the right of": (1, 0),
 }  # fmt: skip
-VESSELS = ("box", "basket", "suitcase", "chest", "drawer", "jar", "bag", "tin")
+VESSELS = ("tin", "jar", "bag", "box", "basket", "drawer", "suitcase", "chest")  # mostly in order
 DIRECTIONS = {"north": (0, 1), "south": (0, -1), "west": (-1, 0), "east": (1, 0)}
 # how somebody feels, where they go for it, and what they take there
 MOTIVES = {

@@ -25,6 +25,23 @@ from nnc.runtime.training.loop import measure
 here = pytest.mark.skipif(not elf_linker.supported(), reason="for x86-64 Linux")
 
 
+GPT = """
+model Gpt(token: i32[B, 12]) -> logits: f32[B, 12, 9] {
+    h = token |> Embedding(9, 16)
+    a = h + (h |> LayerNorm |> Attention(2, causal = true))
+    logits = a |> LayerNorm |> Dense(32) |> gelu |> Dense(9)
+}
+
+train Gpt {
+    input token: i32[B, 12]
+    input target: i32[B, 12]
+    loss      = cross_entropy(logits, target)
+    optimizer = adam(1e-3)
+    batch     = 4
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def job():
     return trained(epochs="8")
@@ -187,6 +204,29 @@ train M {
     plain.init()
     with pytest.raises(nnc.UserError, match=r"E0725.*nothing of `M`"):
         plain.export(tmp_path / "d", weights="int8", calibrate=x)
+
+
+@here
+@pytest.mark.slow
+def test_texts_are_written_in_8_bits(tmp_path):
+    """Token by token, the logits are those of the whole text to the bit."""
+    model = nnc.loads(GPT)
+    model.init()
+    tokens = np.random.default_rng(0).integers(0, 9, (20, 12)).astype(np.int32)
+    library = Library(model.export(tmp_path / "c", weights="int8", calibrate={"token": tokens}))
+    types = {name: weight["type"] for name, weight in library.about["weights"].items()}
+    assert types["embedding1_table_int8"] == types["dense1_w_int8"] == "i8"
+    library.array("predict", "token")[0] = tokens[0]
+    assert library.call("predict", library.weights, 1) == 0
+    whole = library.array("predict", "logits")[0].copy()
+    assert 0 < np.abs(whole - model.predict(tokens[:1])[0]).max() < 0.1
+    arena = library.arenas["gpt_generate_next"]
+    given = (arena.ctypes.data, arena.size, library.weights.ctypes.data, library.weights.size)
+    assert library.raw("generate_first", *given) == 0
+    for token, logits in zip(tokens[0], whole, strict=True):
+        library.array("generate_next", "token")[...] = token
+        assert library.raw("generate_next", *given) == 0
+        assert np.array_equal(library.array("generate_next", "logits").reshape(-1), logits)
 
 
 def test_broken_weights_are_named(job, format):

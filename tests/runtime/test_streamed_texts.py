@@ -242,7 +242,8 @@ def test_a_damaged_or_changed_file_is_read_again(here, limit):
 def test_what_is_in_use_is_not_replaced_by_another_run(here, limit):
     """Two runs that begin at once convert the same text; the one that is first keeps its file."""
     write_texts()
-    kept = Kept.of(Path("cache"), "texts", [Path("t.txt")], [])
+    search = data.Search(None, here, cache=Path("cache"))
+    kept = Kept.of(search, "texts", [Path("t.txt")], [])
     with kept.spool("x", 0) as slow, kept.spool("x", 0) as fast:
         for spool in (slow, fast):
             spool.add(np.arange(5))
@@ -289,10 +290,15 @@ def test_a_cache_that_cannot_be_written(here, limit, monkeypatch):
     assert not list(here.rglob("*.part"))
 
 
-def test_the_cache_is_cleared(here, limit):
+def test_the_cache_is_told_of_and_cleared(here, limit):
     write_texts()
     limit(NONE)
-    data.load("text", {"file": "t.txt", "length": 9}, data.Search(None, here))
+    said: list[str] = []
+    search = data.Search(None, here, notify=said.append)
+    for _ in range(2):  # of which the first converts the text
+        data.load("text", {"file": "t.txt", "length": 9}, search)
+    folder = search.cache_folder / "texts"
+    assert said == [f"data that do not fit into memory go to {folder}, once"]
     assert list((here / "home").rglob("*.rows"))
     assert cli.run(["cache", "clear", "data"]) == 0
     assert not list((here / "home").rglob("*.rows"))
@@ -383,7 +389,6 @@ def test_texts_take_less_memory_than_they_are_long(tmp_path, monkeypatch, limit,
     """20 MB of text, of which 2 may be in memory: no more than blocks of it, and where each example
     begins."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_texts()
     content = Path(name).read_text().replace("\n", " and so on " * 40 + "\n")
     with Path(f"big-{name}").open("w") as file:
@@ -392,6 +397,7 @@ def test_texts_take_less_memory_than_they_are_long(tmp_path, monkeypatch, limit,
     grown = []
     for size in ("2 MB", ALL):
         limit(size)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / size))
         command = [sys.executable, "-c", GROWTH, source, name, f"big-{name}"]
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
         grown.append(int(ran.stdout))

@@ -8,13 +8,15 @@ same names, sizes and times. A cache that is damaged costs time and nothing else
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ....compiler.ir.lazy_numpy import np
+from .data_paths import Search
 from .decompress import readable
 from .feature_cache import load_cached, store_cached
 from .spool import Spool, find_values
@@ -30,20 +32,22 @@ class Kept:
     cache: Path
     kind: str  # a folder in the cache
     key: str
+    notify: Callable[[str], None]  # called with one line before a file is written
 
     @staticmethod
-    def of(cache: Path, kind: str, files: Iterable[Path], about: Any) -> Kept:
+    def of(search: Search, kind: str, files: Iterable[Path], about: Any) -> Kept:
         """Of what is made of some files; `about` says how, in values that JSON has. E0617."""
         states = []
         for path in files:
             with readable(path):
                 found = path.stat()
             states.append([str(path.resolve()), found.st_size, found.st_mtime_ns])
-        return Kept(cache, kind, json.dumps([states, about]))
+        key = json.dumps([states, about])
+        return Kept(search.cache_folder, kind, key, once(search.notify))
 
     def spool(self, name: str, most: int) -> Spool:
         """For the array of that name: it may have so many bytes in memory."""
-        return Spool(self._path(name), most)
+        return Spool(self._path(name), most, self.notify)
 
     def store(self, arrays: Mapping[str, Examples]) -> None:
         """Keep the arrays, if the cache can be written."""
@@ -66,6 +70,11 @@ class Kept:
     def _path(self, name: str) -> Path:
         hashed = sha256(self.key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         return self.cache / self.kind / f"{hashed}.{name}.rows"
+
+
+def once(notify: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, which says nothing twice."""
+    return lru_cache(None)(notify)
 
 
 def as_bytes(plain: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ they lie in memory, and a checksum.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from math import prod
 from pathlib import Path
@@ -28,10 +28,11 @@ class _GivenUp(Exception):
 
 
 class Spool:
-    """Numbers in memory, or in the file at `path` once they have more than `most` bytes."""
+    """Numbers in memory, or in the file at `path` once they have more than `most` bytes; `notify`
+    is told when that begins."""
 
-    def __init__(self, path: Path, most: int):
-        self._path, self._most = path, most
+    def __init__(self, path: Path, most: int, notify: Callable[[str], None] | None = None):
+        self._path, self._most, self._notify = path, most, notify
         self._blocks: list[np.ndarray] = []
         self._count = self._bytes = self._checksum = 0
         self._first: np.ndarray | None = None  # an empty block, for the type and the width
@@ -64,6 +65,8 @@ class Spool:
             make_folder(self._path.parent)
             self._replacing = replacing(self._path, durable=False, private=True)
             self._file = self._replacing.__enter__()
+            if self._notify:
+                self._notify(f"data that do not fit into memory go to {self._path.parent}, once")
         for block in self._blocks:
             if block.size:
                 raw = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data

@@ -48,6 +48,10 @@ class Stored(ABC):
             found[start : start + step] = self[start : start + step]
         return found
 
+    def span(self, begin: int, end: int) -> np.ndarray:
+        """The examples from `begin` to `end`, in range."""
+        return self.read(np.arange(begin, end))
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -71,7 +75,8 @@ class Stored(ABC):
     def __getitem__(self, key: Any) -> np.ndarray:
         """Read the examples of a slice, of an array of rows or of booleans; or one of them."""
         if isinstance(key, slice):
-            return self.read(np.arange(*key.indices(len(self))))
+            begin, end, step = key.indices(len(self))
+            return self.span(begin, end) if step == 1 else self.read(np.arange(begin, end, step))
         rows = np.asarray(key)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
@@ -126,6 +131,16 @@ class Mapped(Stored):
                 self._file.release()
         elif len(rows):
             self._read(rows, found.reshape(-1).view(np.uint8).data)
+        return found
+
+    def span(self, begin: int, end: int) -> np.ndarray:
+        if self._state is None or self._step != self._width or begin >= end:
+            return super().span(begin, end)
+        self._file.check()
+        found = np.empty((end - begin, *self.shape[1:]), self.dtype)
+        with self._file.opened(self._state) as handle:
+            place = self._begin + begin * self._step
+            self._file.read(handle, found.reshape(-1).view(np.uint8).data, place)
         return found
 
     def _read(self, rows: np.ndarray, out: memoryview) -> None:

@@ -88,7 +88,7 @@ def _kept(request: Request, read: TwoColumns, labelled: bool) -> Kept:
     splits = read.split([1] * len(read.files))
     files = splits and [part.tolist() for part in splits]
     about_files = [VERSION, labelled, files, about]
-    return Kept.of(request.search.cache_folder, KIND, read.files, about_files)
+    return Kept.of(request.search, KIND, read.files, about_files)
 
 
 # settings of what is made of tokens

@@ -38,7 +38,7 @@ def kept_table(search: Search, opened: Sequence[TableFile], about: list[Any]) ->
     how."""
     forms = [str(getattr(file, "form", "")) for file in opened]
     paths = [file.path for file in opened]
-    return Kept.of(search.cache_folder, KIND, paths, [VERSION, forms, about])
+    return Kept.of(search, KIND, paths, [VERSION, forms, about])
 
 
 def store_columns(kept: Kept, columns: Columns) -> None:

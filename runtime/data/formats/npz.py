@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from sys import maxsize
 from typing import Literal
@@ -28,7 +29,7 @@ from ....dsl.regular_files import open_regular
 from ...memory import size_text
 from ..core.dataset import Dataset, Schema
 from ..core.decompress import ALWAYS_ALLOWED, MAX_RATIO, readable
-from ..core.kept import Kept
+from ..core.kept import Kept, once
 from ..core.mapped_file import MappedFile
 from ..core.named_arrays import dataset_of, joined_header, schema_of
 from ..core.source import DataSource, Request, Setting
@@ -61,11 +62,12 @@ def describe(request: Request) -> Schema:
 
 def load(request: Request) -> Dataset:
     """All splits. E0601 to E0603, E0607, E0611, E0613, E0615 or E0617 if that cannot be."""
-    search, left = request.search, request.search.memory
+    search = replace(request.search, notify=once(request.search.notify))
+    left = search.memory
     arrays: dict[Path, dict[str, np.ndarray]] = {}
     headers: dict[Path, dict[str, Header]] = {}
     for path in request.files():
-        kept = Kept.of(search.cache_folder, KIND, [path], VERSION)
+        kept = Kept.of(search, KIND, [path], VERSION)
         arrays[path], headers[path] = _read(path, left, kept)
         left -= sum(a.nbytes for a in arrays[path].values() if MappedFile.of(a) is None)
     whole = _joined(headers)

@@ -185,7 +185,7 @@ def _kept(text: Text) -> Kept:
     elif kind not in ("chars", "bytes"):
         about.append(sha256(_of_tokenizer(request).tokenizer.encode()).hexdigest())
     files = (*text.files, *text.validation)
-    return Kept.of(request.search.cache_folder, KIND, files, about)
+    return Kept.of(request.search, KIND, files, about)
 
 
 def _size(request: Request) -> int:

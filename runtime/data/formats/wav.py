@@ -343,7 +343,7 @@ def _features(request: Request, sounds: SoundFiles, mel: Mel) -> Sequences:
     # Sizes and times of files stand for contents: reading all would take as long as the features.
     # Before normalization, so that other splits of the same files find the same features.
     about = [VERSION, resample.VERSION, channels, asdict(mel)]
-    kept = Kept.of(search.cache_folder, "log_mel", sounds.files, about)
+    kept = Kept.of(search, "log_mel", sounds.files, about)
     found = kept.find()
     if found is not None:
         return Sequences(found["frames"], np.asarray(found["ends"]))

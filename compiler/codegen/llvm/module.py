@@ -146,6 +146,9 @@ class _StepWriter:
         """All calls; those of the prologue only where the host has not set the cell `again`, which
         is the same for all threads."""
         plan, e = self.plan, self.e
+        if self.divided:  # where the function begins, so that it is part of its own frame
+            most = max((self.arity(kernel) for kernel in self.calls), default=0)
+            e.op(self.frame(most), type="ptr")
         if plan.prologue:
             cell = e.pinned(f"getelementptr i8, ptr %arena, i64 {ARENA_AGAIN}", type="ptr")
             again = e.pinned("load i32, ptr {0}, align 4", cell, type="i32")
@@ -327,12 +330,21 @@ class _StepWriter:
             found += [self.place(place, held), str(by)]
         return found
 
+    def arity(self, kernel: Kernel) -> int:
+        """How many numbers the kernel's function takes."""
+        call = self.calls[kernel]
+        return len(kernel.fixed) + len(call.offsets) + 2 * len(call.streams)
+
+    def frame(self, arguments: int) -> str:
+        return f"alloca [{parallel_for.FIRST + arguments} x i64], align 8"
+
     def divide(self, part: str, given: Sequence[str]) -> None:
         """The shares of a kernel, which the caller's threads may compute."""
         e = self.e
         parts = e.op("sext i32 %count to i64", type="i64")
         places = parallel_for.frame_places(parts, given)
-        frame = e.op(f"alloca [{len(places)} x i64], align 8", type="ptr")
+        most = max((self.arity(kernel) for kernel in self.calls), default=0)
+        frame = e.op(self.frame(most), type="ptr")
         for place, operand in places:
             address = e.op(f"getelementptr i64, ptr {{0}}, i64 {place}", frame, type="ptr")
             e.effect(f"store {operand}, ptr {{0}}, align 4", address)

@@ -13,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
-MODULES = ("gallery_pictures", "gallery_sequences", "gallery_sounds")
+MODULES = ("gallery_pictures", "gallery_sequences", "gallery_sounds", "gallery_films")
 MOST_BYTES = 1_500_000  # of all pictures of the project
+MOST_FILM_BYTES = 300_000  # of each film
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def gallery(monkeypatch: pytest.MonkeyPatch) -> Iterator:
         "gallery_pictures",
         "gallery_sequences",
         "gallery_sounds",
+        "gallery_films",
         "drawing",
     ):
         sys.modules.pop(name, None)
@@ -37,6 +39,12 @@ def test_every_example_is_in_the_gallery(gallery) -> None:
     assert set(gallery.entries()) == names, "tools/gallery.toml has an entry for each example"
     assert set(gallery.measured()) == names, "python tools/gallery_page.py NAME"
     assert {path.stem for path in gallery.PICTURES.glob("*.svg")} == names
+
+
+def test_films_are_small(gallery) -> None:
+    names = {name for name, entry in gallery.entries().items() if "film" in entry}
+    films = {path.stem: path.stat().st_size for path in gallery.PICTURES.glob("*.gif")}
+    assert set(films) == names and max(films.values(), default=0) <= MOST_FILM_BYTES
 
 
 def test_the_page_is_what_the_tool_writes(gallery) -> None:

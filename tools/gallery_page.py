@@ -4,7 +4,8 @@ Trains the named examples, or all, unless the folder of runs has them, draws wha
 into docs/pictures/gallery and writes what they measure beside it. The page follows from this, from
 `gallery.toml` and from the programs: `--page` writes it alone, `--check` compares it. A new example
 needs an entry in `gallery.toml` and a function of its name in `gallery_pictures.py`,
-`gallery_sequences.py` or `gallery_sounds.py`.
+`gallery_sequences.py`, `gallery_sounds.py` or `gallery_films.py`; with `film` in its entry, a
+second one for the GIF.
 """
 
 from __future__ import annotations
@@ -97,22 +98,34 @@ def page() -> str:
             f"![{entry['caption']}](pictures/gallery/{name}.svg)\n",
             f"{entry['caption']}\n",
             *map(player, entry.get("sounds", ())),
+            *film(name, entry),
             f"[`nnc train examples/{name}.nn{options}`](../examples/{name}.nn): {figure}; "
             f"{duration(run['seconds'])}.\n",
         ]
     return "\n".join(parts)
 
 
+def film(name: str, entry: dict[str, Any]) -> list[str]:
+    """The lines about the film of an entry, if it has one."""
+    if "film" not in entry:
+        return []
+    return [f"![{entry['film']}](pictures/gallery/{name}.gif)\n", f"{entry['film']}\n"]
+
+
 def draw(trained: Trained, entry: dict[str, Any]) -> None:
     """Trains an example, draws what it has learnt, and notes what it measures."""
+    import gallery_films
     import gallery_pictures
     import gallery_sequences
     import gallery_sounds
 
     trained.train(entry.get("options", []))
-    modules = (gallery_pictures, gallery_sequences, gallery_sounds)
+    modules = (gallery_pictures, gallery_sequences, gallery_sounds, gallery_films)
     (drawing,) = (found for m in modules if (found := getattr(m, trained.name, None)))
     drawing(trained).write(PICTURES / f"{trained.name}.svg")
+    if "film" in entry:
+        frames = getattr(gallery_films, f"{trained.name}_film")(trained)
+        gallery_films.write_film(frames, PICTURES / f"{trained.name}.gif")
     values = trained.measured()
     if trained.name in gallery_sounds.MEASURES:
         values |= gallery_sounds.MEASURES[trained.name](trained)

@@ -118,7 +118,7 @@ def write_sources(folder: Path) -> None:
         text = rewritten(path.read_text(encoding="utf-8"), path.parent, sources)
         text += menu() if path.name == "index.md" else ""
         (folder / path.name).write_text(text, encoding="utf-8")
-    for picture in (p for p in DOCS.rglob("*") if p.suffix in (".svg", ".png")):
+    for picture in (p for p in DOCS.rglob("*") if p.suffix in (".svg", ".png", ".gif")):
         target = folder / picture.relative_to(DOCS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, target)

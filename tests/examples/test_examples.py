@@ -47,6 +47,7 @@ ELSEWHERE = (
     "digit_sounds",
     "asterisk_prompts",
     "movielens",
+    "digit_scenes",
     "time_series",
     "film_reviews",
 )
@@ -142,6 +143,7 @@ class Trained:
         return value <= self.bound if less else value >= self.bound
 
 
+SMALL = {"data.count": "1600", "data.test_count": "100"}  # of what is drawn for each run
 TRAINED = {
     "linear":            Trained({},                            "test_fit",      0.999),
     "xor":               Trained({},                            "loss",          0.01),
@@ -172,6 +174,7 @@ TRAINED = {
     "motions":           Trained({"epochs": "120"},             "test_accuracy", 0.9),
     "movielens":         Trained({"epochs": "40"},              "test_rmse",     0.93),
     "two_towers":        Trained({"epochs": "5"},               "test_recall",   0.18),
+    "detect_digits":     Trained({"steps": "150", **SMALL},     "test_loss",     1.3),
     "wgan_gp":           Trained({"epochs": "60"},              "test_distance", 0.15),
 }  # fmt: skip
 

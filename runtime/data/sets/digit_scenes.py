@@ -6,7 +6,7 @@ bottom] in pixels, of which the first `count` i32 are objects and the others 0; 
 i32[most], their classes. Scenes that train are of pictures that train, scenes that test of pictures
 that test. Which they are depends on the seed alone.
 
-A scene has 1 to `most` objects, each a picture cut to what is not dark, with a longer side of 12
+A scene has 1 to `most` objects, each a picture cut to what is not dark, with a longer side of 14
 pixels to half of the canvas, as bright as it was or down to 6/10 of it. Boxes overlap by an iou of
 `overlap` at most; for what finds no such place in 20 trials there is none. `clutter` pieces of
 other pictures lie among them, half as high and as wide as these are. Behind all is noise of up to
@@ -23,7 +23,7 @@ from ..core.source import DataSource, Request, Setting
 from ..formats.images import ImageReader
 from .drawn_digits import CLASSES, DARK, OF, Draws, Pictures, dimmed, draw, pictures, resized
 
-LEAST_SIDE, LEAST_SIZE = 12, 32  # pixels: the longer side of an object, and the side of a canvas
+LEAST_SIDE, LEAST_SIZE = 14, 32  # pixels: the longer side of an object, and the side of a canvas
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 TRIALS = 20  # for a place that overlaps the others little enough

@@ -40,9 +40,10 @@ LOWERING: tuple[tuple[str, Amount], ...] = (
     (r"andi\s+sp, sp, -(\d+)", lambda found: int(found[1]) - 1),
 )
 PATTERNS = [(re.compile(text + "$"), amount) for text, amount in LOWERING]
-# What raises it, or takes an address that was counted where it was made.
+# What raises it, takes an address that was counted where it was made, or stores there.
 OTHERS = re.compile(
     r"(?:add(?:\.w)?\s+sp, (?:sp, )?(?:#\d+|\w+)|mov\s+sp, \w+|addi\s+sp, \w+, -?\d+"
+    r"|(?:stm|ldm)(?:ia)?(?:\.w)?\s+sp, \{.*\}"
     r"|add\s+sp, sp, \w+|c?\.?mv\s+sp, \w+|sub(?:\.w)?\s+sp, r\d+, #\d+)$"
 )
 STACK = re.compile(r"\w+(?:\.\w+)?\s+sp,")

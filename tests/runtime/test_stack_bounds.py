@@ -50,3 +50,5 @@ def test_what_is_not_understood_is_no_bound():
     text = "\t.type\tf,%function\nf:\n\tpush\t{r4, lr}\n\tsub\tsp, sp, r4\n\tbx lr\n"
     assert stack_bounds(text) == {}
     assert stack_bounds(text.replace("\tsub\tsp, sp, r4\n", "")) == {"f": 8}
+    stored = text.replace("sub\tsp, sp, r4", "stm.w\tsp, {r5, r6, r7}")
+    assert stored != text and stack_bounds(stored) == {"f": 8}

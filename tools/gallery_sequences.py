@@ -33,6 +33,31 @@ def sentiment(trained: Trained) -> Svg:
     return picture
 
 
+def handbook(trained: Trained) -> Svg:
+    """Short sentences of the test chapters, as the network and the book translate them."""
+    known = trained.dataset.vocabularies["source"]
+    # Of the examples, which are packed, the texts between the marks; a target begins with one.
+    texts = [
+        [
+            known.decode(part)
+            for row in trained.held_out(field)
+            for part in np.split(row, np.flatnonzero(row == known.special("<start>")))[skipped:]
+        ]
+        for field, skipped in (("source", 0), ("target_in", 1))
+    ]
+    pairs = [(a, b) for a, b in zip(*texts, strict=False) if a.endswith(".") and 40 < len(a) < 75]
+    picture = Svg(WIDTH, 60 * 6 + 20, "Translations of sentences that were not learnt from")
+    prompt = "\n".join(a for a, _ in pairs[:6])
+    written = call("generate", trained.run, "--beams", "4", "--prompt", prompt).splitlines()
+    for n, ((english, german), own) in enumerate(zip(pairs, written, strict=False)):
+        for line, text in enumerate((english, own)):
+            picture.code(12, 28 + 60 * n + 17 * line, text, 11)
+        picture.parts.append(f'<g fill="{GREY}">')
+        picture.code(12, 28 + 60 * n + 34, german, 11)
+        picture.parts.append("</g>")
+    return picture
+
+
 def film_reviews(trained: Trained) -> Svg:
     """Sentences of the test set: what each word does to the judgement of the whole."""
     tokens, lengths = trained.held_out("token"), trained.held_out("length")

@@ -26,6 +26,7 @@ FILES = {
     "digit_actions": "sets.digit_actions",
     "movielens": "sets.movielens",
     "film_reviews": "sets.film_reviews",
+    "debian_handbook": "sets.debian_handbook",
     "csv": "formats.csv_source",
     "parquet": "formats.parquet",
     "arrow": "formats.arrow",

@@ -50,6 +50,7 @@ ELSEWHERE = (
     "digit_scenes",
     "time_series",
     "film_reviews",
+    "debian_handbook",
 )
 EXAMPLES = sorted((ROOT / "examples").glob("*.nn"))
 
@@ -155,6 +156,7 @@ TRAINED = {
     "private_mnist":     Trained({"epochs": "1"},               "test_accuracy", 0.7),
     "autoencoder_mnist": Trained({"epochs": "1"},               "test_error",    0.02),
     "sentiment":         Trained({},                            "test_accuracy", 0.99),
+    "handbook":          Trained({"steps": "60"},               "test_loss",     7.4),
     "film_reviews":      Trained({"epochs": "2"},               "test_accuracy", 0.7),
     "time_series":       Trained({"steps": "250"},              "test_loss",     0.3),
     "char_rnn":          Trained({"steps": "200", "batch": "16"}, "validation_loss", 2.5),

@@ -109,16 +109,31 @@ def mlp_mnist(trained: Trained) -> Svg:
 
 def cnn_mnist(trained: Trained) -> Svg:
     """The test images that are mistaken, the surest mistakes first."""
+    return _surest_mistakes(trained, 3, ("{0}, read as {1}",))
+
+
+def clothes(trained: Trained) -> Svg:
+    """The same of clothes, by the names of their classes."""
+    return _surest_mistakes(trained, 2, ("{0},", "not {1}"))
+
+
+def _surest_mistakes(trained: Trained, rows: int, captions: tuple[str, ...]) -> Svg:
     images, labels = trained.held_out("image"), trained.held_out("label")
     chances = softmax(trained.model.predict(images))
     said = chances.argmax(1)
     wrong = np.flatnonzero(said != labels)
-    wrong = wrong[np.argsort(-chances[wrong, said[wrong]], kind="stable")][:21]
-    picture = Svg(WIDTH, 372, "The surest mistakes among 10,000 test images")
+    wrong = wrong[np.argsort(-chances[wrong, said[wrong]], kind="stable")][: 7 * rows]
+    names = trained.dataset.class_names.get("label") or tuple(map(str, range(10)))
+    height = 104 + 14 * len(captions)
+    picture = Svg(
+        WIDTH, 18 + height * rows, f"The surest mistakes among {len(images):,} test images"
+    )
     for n, row in enumerate(wrong):
-        x, y = 20 + 88 * (n % 7), 15 + 118 * (n // 7)
+        x, y = 20 + 88 * (n % 7), 15 + height * (n // 7)
         picture.pixels(x, y, images[row, ..., 0], INKED, 2.6)
-        picture.text(x + 36, y + 92, f"{labels[row]}, read as {said[row]}", 12, "middle")
+        for line, text in enumerate(captions):
+            caption = text.format(names[labels[row]], names[said[row]])
+            picture.text(x + 36, y + 92 + 14 * line, caption, 12, "middle")
     return picture
 
 

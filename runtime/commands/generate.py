@@ -80,9 +80,10 @@ def generate(
 
 def generator_of(folder: RunFolder, device: Device) -> Generator:
     """The model of a run, ready to write."""
+    notes = folder.settings  # first: they say whether it is a run
     project = open_project(folder.model)
     # The notes of the run replace its data; one example at a time is written.
-    setup = with_batch(setup_of(project, folder.fields, folder.settings["examples"]), 1)
+    setup = with_batch(setup_of(project, folder.fields, notes["examples"]), 1)
     executor = Executor(setup, device, project.settings.seed)
     trained = take_weights(folder, executor, project)
     return Generator(longest_window(setup), trained.weights, device)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,7 +36,9 @@ from .program_pool import ProgramPool
 from .set_measures import SetMeasures
 from .sized_predictions import SizedPredictions
 from .values_copy import IN_MEMORY
-from .weight_formats import WeightFormat
+
+if TYPE_CHECKING:  # formats are made by passes, which a start without them does not import
+    from .weight_formats import WeightFormat
 
 Values = dict[str, np.ndarray]
 

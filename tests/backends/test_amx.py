@@ -202,7 +202,8 @@ def test_the_real_instructions(line: str):
 def emerald(monkeypatch):
     """A processor with AMX that permits it; nothing is compiled for it."""
     core = {"vendor_id": "GenuineIntel", "cpu family": "6", "model": str(0xCF)}
-    core["flags"] = "avx2 f16c avx512f avx512bw avx512_bf16 amx_tile amx_bf16 amx_int8"
+    vectors = "avx2 f16c avx512f avx512bw avx512vl avx512_vnni avx512_bf16"
+    core["flags"] = f"{vectors} amx_tile amx_bf16 amx_int8"
     monkeypatch.setattr(features, "first_core", lambda: core)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(usable, "_permitted", lambda: True)

@@ -48,6 +48,9 @@ ELSEWHERE = (
     "asterisk_prompts",
     "movielens",
     "digit_scenes",
+    "digit_actions",
+    "moving_digits",
+    "fashion_mnist",
     "time_series",
     "film_reviews",
     "debian_handbook",
@@ -176,7 +179,10 @@ TRAINED = {
     "motions":           Trained({"epochs": "120"},             "test_accuracy", 0.9),
     "movielens":         Trained({"epochs": "40"},              "test_rmse",     0.93),
     "two_towers":        Trained({"epochs": "5"},               "test_recall",   0.18),
+    "clothes":           Trained({"steps": "150"},              "test_accuracy", 0.6),
     "detect_digits":     Trained({"steps": "150", **SMALL},     "test_loss",     1.3),
+    "digit_actions":     Trained({"epochs": "2", **SMALL},      "test_moved",    0.4),
+    "next_frame":        Trained({"epochs": "1", **SMALL},      "test_error",    0.04),
     "wgan_gp":           Trained({"epochs": "60"},              "test_distance", 0.15),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ LIBRARY = standard_library()
 # what is arithmetic or a matter of definition, and what only helps others
 WITHOUT_SOURCE = {
     "activations": "",
-    "attention": "hidden steps_of slope_among softmax_until softmax_or_zero is_turned",
+    "attention": "hidden steps_of slope_among softmax_until softmax_or_zero is_turned one_each",
     "augmentation": "chance flipped flipped_vertically shifted whole_below spare cropped part_of"
     " turned at_places cut brightened contrasted masked_range mixed_loss partners own_places"
     " whole_shares mixture mixing direct_draws accepted_draws boxes no_boxes pasted",

@@ -186,6 +186,7 @@ def test_a_network_learns_real_digits_in_64_kilobytes(tmp_path):
     assert about["stack_bytes"] / 2 < int(stack) <= about["stack_bytes"] + caller
 
 
+@pytest.mark.slow
 def test_training_needs_no_f64_and_no_wide_division(tmp_path):
     """Adam's powers, a schedule's cosine, long sums, draws: what f64 is used for elsewhere."""
     folder = export(tmp_path / "c", write(tmp_path, RICH, "rich.nn"), "--target", "cortex-m4")

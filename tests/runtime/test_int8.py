@@ -122,6 +122,7 @@ def test_a_library_gives_the_bits_of_the_evaluator_on_every_processor(job, model
     assert library.call("predict", library.weights, 7) == CODES["NO_RESULT"]
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert cli.run(["train", str(write(tmp_path)), "--out", "run", "--steps", "9"]) == 0

@@ -33,7 +33,7 @@ for (const [method, inputs, more] of JSON.parse(readFileSync("calls.json"))) {
     Object.entries(inputs).map(([name, data]) => [name, array(data)]));
   try {
     const found = model[method](...(given ? [given] : []), ...more);
-    if (found?.next) { results.push([...found]); continue; }
+    if (typeof found?.next === "function") { results.push([...found]); continue; }
     const parts = found === undefined || found.buffer ? { "": found } : found;
     results.push(Object.fromEntries(
       Object.entries(parts).map(([name, data]) => [name, shown(data)])));

@@ -159,7 +159,9 @@ def _made(
         request.embed, request.kinds, _steps(project.settings.turns, programs), sizes,
         binaries.imports,
     )  # fmt: skip
-    files = {about.files()[kind]: binaries.files[kind] for kind in request.kinds if kind != "page"}
+    # A page has its module inside; a .dll has its import library beside it.
+    wanted = {*request.kinds, "lib"}
+    files = {about.files()[k]: data for k, data in binaries.files.items() if k in wanted}
     if "page" in request.kinds:
         module = binaries.files["wasm"]
         text = page(about, module, weights, systems.prediction, meanings(project), recorded)

@@ -1,7 +1,7 @@
 """What a function of a library takes of a microcontroller: flash, RAM and stack.
 
 In: the modules, the objects of an archive, the programs. Out: bytes by what they are of, as the
-report, the page and the manifest have them. Tests: tests/runtime/test_footprint.py.
+report, the page and the manifest have them. Tests: tests/runtime/test_stack_bounds.py.
 """
 
 from __future__ import annotations

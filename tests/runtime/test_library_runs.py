@@ -83,7 +83,7 @@ LAYERS = {
     "selection": (VECTOR, "sort(x) + f32(argsort(x)) + cumsum(x) + cumprod(x) + cummax(x) + "
                   "one_hot(argmax(x), 4) + value", "    value, _index = top_k(x, 4)\n"),
     "state space": (SEQUENCE, "x |> S4D(4) |> MambaBlock(2)"),
-    "attribution": (IMAGE, "a + b + c + d + e + f + g + h + fewer[1]", """
+    "attribution": (IMAGE, "a + b + c + d + e + f + g + h + mean(fewer)", """
     one[i < 4, j < 4, k < 4] = x[0, i, j, k]
     block[t < 1, i, j, k] = one[i, j, k]
     group[i < 4, j < 4, k < 4] = (i + j) % 2

@@ -4,9 +4,9 @@
     nnc train examples/speaking_digits.nn --out runs/speaker
     python -m nnc.examples.understood runs/speaker runs/listener
 
-Every digit is said in every voice, five times with other noise, written as WAV files and read by
-the listener. Combinations of a voice and a digit of which the speaker has heard no recording count
-by themselves; of a run with `--set data.fold=2` the last argument is 2.
+Every digit is synthesised in every voice five times, with different noise, written as WAV files and
+classified by the recogniser. Combinations of a voice and a digit that were not in the training data
+are reported separately; for a run with `--set data.fold=2` the last argument is 2.
 """
 
 from __future__ import annotations

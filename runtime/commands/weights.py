@@ -101,7 +101,7 @@ def compared(
     data: Callable[[], Dataset | None],
 ) -> str:
     """What a format saves and costs beside the one of training: the bytes of the weights, and the
-    loss and the metrics of the data that are held back, where these are at hand."""
+    loss and the metrics on the held-out data, if they can be read."""
     executor.take({**weights})
     prediction = executor.selected(WHOLE).system
     forms = (None, format)

@@ -95,9 +95,7 @@ def test_pictures_that_train_and_that_test_stay_apart(tmp_path, monkeypatch) -> 
     train, test, names = drawn_digits.pictures(request(tmp_path))
     assert len(train.images) == 1438 and len(test.images) == 359 and names[3] == "3"
     dark = drawn_digits.Pictures(train.images // 4, train.labels)
-    monkeypatch.setattr(
-        "nnc.runtime.data.sets.digit_scenes.pictures", lambda _: (dark, test, names)
-    )
+    monkeypatch.setattr(drawn_digits, "pictures", lambda _: (dark, test, names))
     found = load(tmp_path, clutter=5)
     assert found.test is not None
     assert found.train.arrays["image"].max() <= 64 < found.test.arrays["image"].max()

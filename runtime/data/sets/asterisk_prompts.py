@@ -7,9 +7,10 @@ features of `core/mel.py`; `label` i32[longest text], in words or characters, wi
 CTC, behind the text; and `label_length` i32.
 
 A text is in small letters, without marks and remarks in brackets; digits, * and # are the words
-that are said. Read are the prompts that say something, in at most `seconds`. A share `test` tests,
-of those that say only words which at least `least` prompts have; all others train. A word that no
-training prompt has is `<unk>` in a label that tests, which no network says.
+that are said. Prompts without words, and those longer than `seconds`, are left out. The share
+`test` of the prompts whose every word is in at least `least` prompts is the test set; all others
+are the training set. A word of a test label that no training prompt has is `<unk>`,
+which no network can predict.
 """
 
 from __future__ import annotations

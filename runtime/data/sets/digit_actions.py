@@ -19,7 +19,7 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.source import DataSource, Request, Setting
-from .drawn_digits import CLASSES, DARK, OF, Draws, Pictures, draw, pictures, resized, turned
+from .drawn_digits import CLASSES, DARK, OF, Draws, Pictures, draw, drawn, resized, turned
 
 DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 SPEEDS = ("slow", "fast")
@@ -27,7 +27,6 @@ WAYS = ((1 / 6, 1 / 5), (2 / 5, 1 / 2))  # of each speed, as parts of the field
 ROTATIONS = ("none", "clockwise", "anticlockwise")
 TURNS = (60, 120)  # degrees of a rotation
 LEAST_SIZE, LEAST_LENGTH = 16, 2
-PARTS = 1 << 20  # into which a random number is divided
 
 
 def describe(request: Request) -> Schema:
@@ -52,20 +51,13 @@ def describe(request: Request) -> Schema:
 def load(request: Request) -> Dataset:
     """Both splits. UserError as the set of the pictures; E0615 for settings that do not fit."""
     schema = describe(request)
-    of_train, of_test, names = pictures(request)
-    train, test = (
-        _split(request, of, number, count)
-        for number, (of, count) in enumerate(
-            ((of_train, request["count"]), (of_test, request["test_count"]))
-        )
-    )
+    train, test, names = drawn(request, _split)
     known = {"direction": DIRECTIONS, "speed": SPEEDS, "rotation": ROTATIONS, "label": names}
     return validate(Dataset("digit_actions", schema, train, test, class_names=known))
 
 
-def _split(request: Request, of: Pictures, number: int, count: int) -> Split:
+def _split(request: Request, of: Pictures, random: np.random.RandomState, count: int) -> Split:
     size, length = request["size"], request["length"]
-    random = np.random.RandomState([request["seed"], number])
     frames = random.randint(0, DARK + 1, (count, length, size, size, 1), np.uint8)
     below = Draws(random)
     side = size * 7 // 16
@@ -83,9 +75,9 @@ def _split(request: Request, of: Pictures, number: int, count: int) -> Split:
         ):
             whole[name][row] = value
         patch = resized(of.images[picture], side, side)
-        way = size * _between(below, *WAYS[speed])
-        turn = (0, 1, -1)[rotation] * _between(below, *TURNS)
-        tilt = _between(below, -15, 15)
+        way = size * below.between(*WAYS[speed])
+        turn = (0, 1, -1)[rotation] * below.between(*TURNS)
+        tilt = below.between(-15, 15)
         down, right = way * sin(pi * direction / 4), way * cos(pi * direction / 4)
         top, left = _start(below, down, size - side), _start(below, right, size - side)
         parts = [step / (length - 1) for step in range(length)]
@@ -95,13 +87,9 @@ def _split(request: Request, of: Pictures, number: int, count: int) -> Split:
     return Split({"frames": frames, **whole}, {"frames": 1 / 255})
 
 
-def _between(below: Draws, least: float, most: float) -> float:
-    return least + (most - least) * (below(PARTS) / PARTS)
-
-
 def _start(below: Draws, way: float, room: int) -> float:
     """A random place from which a way along one dimension ends inside."""
-    return max(-way, 0) + (room - abs(way)) * (below(PARTS) / PARTS)
+    return max(-way, 0) + below.between(0, room - abs(way))
 
 
 DIGIT_ACTIONS = DataSource(

@@ -21,7 +21,7 @@ from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.source import DataSource, Request, Setting
 from ..formats.images import ImageReader
-from .drawn_digits import CLASSES, DARK, OF, Draws, Pictures, dimmed, draw, pictures, resized
+from .drawn_digits import CLASSES, DARK, OF, Draws, Pictures, dimmed, draw, drawn, resized
 
 LEAST_SIDE, LEAST_SIZE = 14, 32  # pixels: the longer side of an object, and the side of a canvas
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -48,22 +48,14 @@ def describe(request: Request) -> Schema:
 def load(request: Request) -> Dataset:
     """Both splits. UserError as the set of the pictures; E0615 for a canvas that is too small."""
     schema = describe(request)
-    of_train, of_test, names = pictures(request)
-    train, test = (
-        _split(request, of, number, count)
-        for number, (of, count) in enumerate(
-            ((of_train, request["count"]), (of_test, request["test_count"]))
-        )
-    )
+    train, test, names = drawn(request, _split)
     reader = ImageReader(request["size"], request["size"], 1, is_dark=True)
     known = {"label": names}
     return validate(Dataset("digit_scenes", schema, train, test, class_names=known, reader=reader))
 
 
-def _split(request: Request, of: Pictures, number: int, count: int) -> Split:
+def _split(request: Request, of: Pictures, random: np.random.RandomState, count: int) -> Split:
     size, most = request["size"], request["most"]
-    # RandomState and not default_rng: NumPy promises never to change its stream.
-    random = np.random.RandomState([request["seed"], number])
     images = random.randint(0, DARK + 1, (count, size, size, 1), np.uint8)
     boxes = np.zeros((count, most, 4), np.float32)
     labels = np.zeros((count, most), np.int32)

@@ -7,13 +7,14 @@ are those of whole numbers, so that the patches are the same on every machine. `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, cos, floor, pi, sin
 
 import numpy as np
 
+from ..core.dataset import Split
 from ..core.source import Request, Setting, request_for
 from .digits import DIGITS
 from .fashion_mnist import FASHION_MNIST
@@ -25,6 +26,7 @@ UNIT = 1 << 12  # weights of interpolation are whole multiples of 1 / UNIT
 CLASSES = 10
 DARK = 25  # of 255: a tenth of the brightness, what is seen as background
 AT_ONCE = 128  # random numbers
+PARTS = 1 << 20  # into which a random number of a range is divided
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,25 @@ class Draws:
             return int(u * n)
         self._left = iter(self._random.random_sample(AT_ONCE).tolist())
         return self(n)
+
+    def between(self, least: float, most: float) -> float:
+        """A random number from `least` on, below `most`."""
+        return least + (most - least) * (self(PARTS) / PARTS)
+
+
+Make = Callable[[Request, Pictures, np.random.RandomState, int], Split]
+
+
+def drawn(request: Request, make: Make) -> tuple[Split, Split, tuple[str, ...]]:
+    """`count` examples of pictures that train, and `test_count` of those that test, as `make` draws
+    them from a stream of random numbers of their own; and the names of the pictures' classes.
+    UserError as the set of the pictures."""
+    of_train, of_test, names = pictures(request)
+    # RandomState and not default_rng: NumPy promises never to change its stream.
+    streams = (np.random.RandomState([request["seed"], number]) for number in (0, 1))
+    train = make(request, of_train, next(streams), request["count"])
+    test = make(request, of_test, next(streams), request["test_count"])
+    return train, test, names
 
 
 def pictures(request: Request) -> tuple[Pictures, Pictures, tuple[str, ...]]:

@@ -18,10 +18,9 @@ import numpy as np
 from ....dsl.diagnostics.diagnostic import fail
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.source import DataSource, Request, Setting
-from .drawn_digits import CLASSES, OF, Draws, Pictures, draw, pictures, resized
+from .drawn_digits import CLASSES, OF, Draws, Pictures, draw, drawn, resized
 
 LEAST_SIZE = 16  # pixels of a side of the field
-STEPS = 1 << 20  # into which a random number is divided
 
 
 def describe(request: Request) -> Schema:
@@ -43,19 +42,13 @@ def describe(request: Request) -> Schema:
 def load(request: Request) -> Dataset:
     """Both splits. UserError as the set of the pictures; E0615 for settings that do not fit."""
     schema = describe(request)
-    of_train, of_test, names = pictures(request)
-    train, test = (
-        _split(request, of, number, count)
-        for number, (of, count) in enumerate(
-            ((of_train, request["count"]), (of_test, request["test_count"]))
-        )
-    )
+    train, test, names = drawn(request, _split)
     return validate(Dataset("moving_digits", schema, train, test, class_names={"label": names}))
 
 
-def _split(request: Request, of: Pictures, number: int, count: int) -> Split:
+def _split(request: Request, of: Pictures, random: np.random.RandomState, count: int) -> Split:
     size, length, digits = request["size"], request["length"], request["digits"]
-    below = Draws(np.random.RandomState([request["seed"], number]))
+    below = Draws(random)
     frames = np.zeros((count, length, size, size, 1), np.uint8)
     labels = np.zeros((count, digits), np.int32)
     side = size * 7 // 16
@@ -65,10 +58,8 @@ def _split(request: Request, of: Pictures, number: int, count: int) -> Split:
             picture = below(len(of.images))
             labels[row, digit] = of.labels[picture]
             patch = resized(of.images[picture], side, side)
-            angle = 2 * pi * below(STEPS) / STEPS
-            speed = request["slowest"] + (request["fastest"] - request["slowest"]) * (
-                below(STEPS) / STEPS
-            )
+            angle = below.between(0, 2 * pi)
+            speed = below.between(request["slowest"], request["fastest"])
             top, left = below(room + 1), below(room + 1)
             for step in range(length):
                 draw(

@@ -41,7 +41,9 @@ def text_of(plan: Plan, target: CpuTarget) -> str:
 
 
 @on_x86
-@pytest.mark.parametrize("name", ["mlp", "cnn", "rnn", "lstm", "gpt"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "rnn", "lstm", pytest.param("gpt", marks=pytest.mark.slow)]
+)
 def test_inner_loops_of_products_keep_everything_in_registers(name: str) -> None:
     assembly = CpuProgram(plan(step(name, 32))).assembly
     products = [

@@ -132,7 +132,9 @@ def gpt_step(precision: str = "") -> tuple[System, dict[str, np.ndarray]]:
 
 
 @needs_gpp
-@pytest.mark.parametrize("precision", ["", "precision = bf16"])
+@pytest.mark.parametrize(
+    "precision", ["", pytest.param("precision = bf16", marks=pytest.mark.slow)]
+)
 def test_training_steps_are_those_of_the_evaluator(precision: str):
     """With bf16 a step is as near to that without rounding as the evaluator's; every such step
     begins where the evaluator is, for errors grow."""

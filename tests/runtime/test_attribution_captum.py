@@ -179,6 +179,7 @@ def test_integrated_gradients_at_a_layer(cnn):
     np.testing.assert_allclose(found.values, first_channels(expected), **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_shapley_values(cnn):
     model, x, net, t = cnn
     features = (np.arange(90).reshape(10, 9, 1) * 5 // 90).repeat(2, axis=2)

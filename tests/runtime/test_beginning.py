@@ -37,7 +37,13 @@ def nnc(capsys):
 # --- new ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("template", sorted(templates()))
+SLOW = ("gpt", "forecast")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [pytest.param(t, marks=[pytest.mark.slow] * (t in SLOW)) for t in sorted(templates())],
+)
 def test_a_new_project_checks_and_trains(nnc, template):
     code, out, err = nnc("new", "deep/my-project", "--template", template)
     folder = Path("deep/my-project")

@@ -25,7 +25,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.nn"))
 SMALLER = {"LSTM(256)": "LSTM(24)", "RNN(256)": "RNN(24)", "GRU(96)": "GRU(16)",
            "LSTM(64": "LSTM(16", "Conv1D(96": "Conv1D(32", "repeat 4": "repeat 1"}  # fmt: skip
 
-# of plain gradient descent, where 0.01 diverges on data that is noise: a gradient there is e^x, squared
+# of plain gradient descent, where 0.01 diverges on data that is noise: gradients are e^x, squared
 RATE = {"speaking_digits": 1e-5}
 
 TRAIN = """

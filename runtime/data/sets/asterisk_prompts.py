@@ -4,13 +4,14 @@ In: 568 recordings by one woman, 25 minutes at 8 kHz, and the list of what they 
 Debian packages asterisk-core-sounds-en-wav and asterisk-core-sounds-en (CC BY-SA 3.0), or of the
 archive of that name, found on disk. Out: `frames` f32[length, mels] and `frames_length` i32, the
 features of `core/mel.py`; `label` i32[longest text], in words or characters, with 0, the blank of
-CTC, behind the text; and `label_length` i32.
+CTC, behind the text; and `label_length` i32. With `spelled` also `letters` i32[longest text], in
+characters, and `letters_length`.
 
 A text is in small letters, without marks and remarks in brackets; digits, * and # are the words
-that are said. Prompts without words, and those longer than `seconds`, are left out. The share
-`test` of the prompts whose every word is in at least `least` prompts is the test set; all others
-are the training set. A word of a test label that no training prompt has is `<unk>`,
-which no network can predict.
+that are said. Prompts without words, and those longer than `seconds`, are left out. Of what tests,
+every word is in at least `least` prompts that train, and no whole text is: words are known, and how
+they are put together is new. Texts are tried in an order that depends on `seed`, as long as they
+are not more than the share `test` of all prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from ..core.data_paths import ENVIRONMENT, first_file
 from ..core.dataset import Dataset, Field, Schema, split_dataset
 from ..core.padding import Padded, Sequences
 from ..core.source import DataSource, Request, Setting
-from ..core.splitting import split_rows
 from ..core.vocabulary import UNKNOWN, Vocabulary, chars, words
 from ..formats.sound_file import sound_length
 from ..formats.text_file import read_text
@@ -73,10 +73,13 @@ def load(request: Request) -> Dataset:
     folder, prompts = _prompts(request)
     texts = [prompt.text for prompt in prompts]
     train, test = _divided(request, texts)
-    build = BUILDERS[request["units"]]
-    vocabulary: Vocabulary = build([texts[row] for row in train], (BLANK, UNKNOWN))
-    tokens = Sequences.of([vocabulary.encode(text).astype(np.int32) for text in texts])
-    label = Padded(tokens, tokens.longest)
+    # what is said: in words or characters, and if asked for in characters besides
+    units = {"label": request["units"], **({"letters": "chars"} if request["spelled"] else {})}
+    vocabularies: dict[str, Vocabulary] = {
+        name: BUILDERS[unit]([texts[row] for row in train], (BLANK, UNKNOWN))
+        for name, unit in units.items()
+    }
+    labels = {name: _encoded(found, texts) for name, found in vocabularies.items()}
     files = tuple(prompt.file for prompt in prompts)
     sounds = SoundFiles(folder, files, np.zeros(len(files), np.int32), (), train, test)
     features, normal = load_features(request, sounds, mel)
@@ -85,21 +88,30 @@ def load(request: Request) -> Dataset:
         message = f"the longest prompt has {features.longest} frames, and `length` is {size}"
         raise fail("E0615", message, request.span_of("length"), help="or set `seconds`")
     reader = SoundReader(**asdict(mel), size=size, length="frames_length", is_cut=False, **normal)
-    fields = (
-        Field("frames", "f32", (size, mel.mels)),
-        Field("frames_length", "i32", ()),
-        Field("label", "i32", label.shape[1:], len(vocabulary)),
-        Field("label_length", "i32", ()),
-    )
+    fields = [Field("frames", "f32", (size, mel.mels)), Field("frames_length", "i32", ())]
+    arrays = reader.arrays(features)
+    for name, label in labels.items():
+        length = f"{name}_length"
+        fields += [
+            Field(name, "i32", label.shape[1:], len(vocabularies[name])),
+            Field(length, "i32", ()),
+        ]
+        arrays |= {name: label, length: label.lengths}
     return split_dataset(
         NAME,
-        fields,
-        {**reader.arrays(features), "label": label, "label_length": label.lengths},
+        tuple(fields),
+        arrays,
         (train, test),
-        vocabularies={"label": vocabulary},
+        vocabularies=vocabularies,
         reader=reader,
         memory=request.search.memory,
     )
+
+
+def _encoded(vocabulary: Vocabulary, texts: Sequence[str]) -> Padded:
+    """The numbers of what the texts consist of, with 0 behind."""
+    tokens = Sequences.of([vocabulary.encode(text).astype(np.int32) for text in texts])
+    return Padded(tokens, tokens.longest)
 
 
 def _prompts(request: Request) -> tuple[Path, list[Prompt]]:
@@ -117,17 +129,27 @@ def _prompts(request: Request) -> tuple[Path, list[Prompt]]:
 
 def _divided(request: Request, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The rows that train and that test. E0613 if there are too few."""
-    counts = Counter(word for text in texts for word in set(text.split()))
-    closed = np.array([all(counts[w] >= request["least"] for w in text.split()) for text in texts])
-    rows = np.flatnonzero(closed)
-    if len(texts) < 2 or not len(rows):
+    times, least = Counter(texts), request["least"]
+    # of each word, in how many of the prompts that train it is
+    trained = Counter(word for text in texts for word in set(text.split()))
+    different, room = sorted(times), request["test"] * len(texts)
+    chosen: set[str] = set()
+    # RandomState and not default_rng: NumPy promises never to change its stream.
+    for number in np.random.RandomState(request["seed"]).permutation(len(different)):
+        text = different[number]
+        spoken_in = dict.fromkeys(text.split(), times[text])
+        if times[text] <= room and all(trained[w] - n >= least for w, n in spoken_in.items()):
+            chosen.add(text)
+            trained.subtract(spoken_in)
+            room -= times[text]
+    if not chosen:
         message = (
-            f"of {len(texts)} prompts {len(rows)} have only words that {request['least']} have"
+            f"of {len(texts)} prompts none has only words that are in {least} others, or `test` is "
+            "less than one prompt"
         )
         raise fail("E0613", message, request.span_of("least"))
-    _, chosen = split_rows(len(rows), request["test"], request["seed"])
-    tests = rows[chosen]
-    return np.setdiff1d(np.arange(len(texts)), tests), tests
+    tests = np.array([text in chosen for text in texts])
+    return np.flatnonzero(~tests), np.flatnonzero(tests)
 
 
 def _find(request: Request) -> tuple[Path, Mapping[str, str]]:
@@ -167,10 +189,11 @@ ASTERISK_PROMPTS = DataSource(
     "telephone prompts by one woman: frames f32[length, mels], label i32, and their lengths",
     (
         Setting("units", "text", "what a label consists of", "words", ("words", "chars")),
+        Setting("spelled", "bool", "whether there are `letters` i32, too, in characters", False),
         Setting("seconds", "positive", "the longest prompt that is read", 6),
         Setting("length", "count", "frames of a prompt, with padding (the longest's)", None),
-        Setting("least", "count", "in how many prompts each word of what tests is", 3),
-        Setting("test", "fraction", "the share that tests, of those", 0.25),
+        Setting("least", "count", "in how many prompts that train each word of what tests is", 2),
+        Setting("test", "fraction", "the share that tests, at most", 0.15),
         Setting("seed", "seed", "of the choice of what tests", 0),
         *MEL_SETTINGS,
     ),

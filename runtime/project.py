@@ -240,8 +240,9 @@ def field_types(schema: Schema, model: s.Definition) -> dict[str, FieldType]:
 def setup_of(
     project: Project, fields: Mapping[str, FieldType] | None, examples: int | None = None
 ) -> Setup:
-    """What the compiler needs; `examples` is the size of the training set, if it is known."""
-    settings = project.settings
+    """What the compiler needs; `examples` is the size of the training set: None or, of a model that
+    was saved before it met any data, 0 if it is not known."""
+    settings, examples = project.settings, examples or None
     steps = settings.steps
     # The total number of steps, for schedules: the last, shorter one of an epoch counts as one.
     sampling = sampling_of(settings, examples)
@@ -287,9 +288,14 @@ def untrained_setup(project: Project, fields: Mapping[str, FieldType] | None) ->
 def planned_setup(project: Project, search: Search) -> Setup:
     """The setup without loading data, for commands that train nothing. Where the data cannot be
     found, the types must stand in the file: `input label: i32[B]`."""
+    return planned(project, search)[0]
+
+
+def planned(project: Project, search: Search) -> tuple[Setup, int]:
+    """The same, and how many examples would train: 0 if it is not known."""
     choice = project.settings.data
     if choice is None:
-        return setup_of(project, None)
+        return setup_of(project, None), 0
     try:
         schema = schema_of(choice, search)
         if project.settings.draw is not None:
@@ -298,11 +304,11 @@ def planned_setup(project: Project, search: Search) -> Setup:
         # Only missing data may be made up for by declared types: a wrong setting stays an error.
         missing = all(d.code == "E0601" for d in error.diagnostics)
         if missing and any(isinstance(item, s.Input) for item in project.block.body):
-            return setup_of(project, None)
+            return setup_of(project, None), 0
         raise
     held = project.settings.validation
-    examples = None if schema.count is None else training_size(schema.count, held)
-    return setup_of(project, field_types(schema, project.model), examples)
+    examples = 0 if schema.count is None else training_size(schema.count, held)
+    return setup_of(project, field_types(schema, project.model), examples), examples
 
 
 def privacy_text(project: Project, setup: Setup) -> str:

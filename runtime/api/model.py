@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...dsl.diagnostics.diagnostic import UserError
-from ..data import Dataset, Search
+from ..data import Dataset
 from ..inference.predict import Request, input_names, predict
 from ..inference.predict_files import predict_given, rows_of
 from ..project import (
@@ -85,7 +85,7 @@ class Model(InspectedModel):
         return model_of, (type(self), state_of(self))
 
     def __copy__(self) -> Model:
-        copied = Model(self._project, self._compute)
+        copied = Model(self._project, self._compute, self._search)
         copied._trained, copied._part = self._trained, self._part
         return copied
 
@@ -342,7 +342,7 @@ class Model(InspectedModel):
         """
         with self._fitting:
             found = self._named("init", arrays, named, [p.name for p in self._project.model.inputs])
-            self._trained = self._begin(self._planned(found), seed)
+            self._trained = self._begin(*self._planned(found), seed)
             return self.parameters
 
     @boundary
@@ -361,7 +361,7 @@ class Model(InspectedModel):
         Raises UserError E0706 for what is no run, E0714 for weights that do not fit.
         """
         with self._fitting:
-            trained = self._trained or self._begin(self._planned({}))
+            trained = self._trained or self._begin(*self._planned({}))
             if isinstance(source, Mapping):
                 path, found = "the call", {n: np.asarray(a) for n, a in source.items()}
                 choice = WeightsChoice(path, partial, *rename)
@@ -381,7 +381,7 @@ class Model(InspectedModel):
         """The given arrays, or without any the data of the train block. A table in memory with the
         columns of its table takes that one's place."""
         if not arrays and not named:
-            return load_dataset(self._project, Search(None, self._project.path.parent))
+            return load_dataset(self._project, self._search)
         frame = frame_of(arrays, named)
         if frame and trains_on(self._project, frame):
             trained = self._trained if call == "evaluate" else None

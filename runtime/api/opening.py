@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from ...dsl.diagnostics.diagnostic import did_you_mean
+from ..data import Search
 from ..device import DEVICES
 from ..project import Project, open_project, project_of_text, setup_of, untrained_setup
 from ..thread_count import default_threads, too_many
@@ -45,7 +46,7 @@ def load(
     folder = RunFolder(path)
     folder.require()
     project = open_project(folder.model, assignments(settings or {}))
-    loaded = Model(project, compute)
+    loaded = Model(project, compute, Search.of_run(folder.settings))
     trained = _trained(folder, project, loaded)
     warn(folder.complete_as_reader())
     if model is not None:
@@ -62,7 +63,7 @@ def _trained(folder: RunFolder, project: Project, model: Model) -> Trained:
     if project.train is None:
         setup = untrained_setup(project, fields)
     else:
-        setup = setup_of(project, fields, examples or None)
+        setup = setup_of(project, fields, examples)
     executor = Executor(setup, model._device, project.settings.seed)
     found = trained_weights(folder, executor, project.settings.keep)
     warn([*filter(None, [found.remark]), *found.warnings])

@@ -31,8 +31,8 @@ def save(model: ModelState, path: str | PathLike[str]) -> Path:
         raise model._without_parameters()
     project, executor = trained.project, trained.executor
     notes = run_notes(
-        project, executor.setup, trained.examples, *model._compute, data=None,
-        base=project.path.parent, command=SAVED,
+        project, executor.setup, trained.examples, *model._compute, data=model._search.explicit,
+        base=model._search.base, command=SAVED,
     )  # fmt: skip
     if trained.inputs is not None:
         notes["inputs"] = dict(trained.inputs)
@@ -60,7 +60,7 @@ def save(model: ModelState, path: str | PathLike[str]) -> Path:
 def state_of(model: ModelState) -> dict[str, Any]:
     """All of a model, as plain values that can be pickled."""
     trained, state = model._trained, {**_program(model._project), **model._compute._asdict()}
-    state |= {"part": model._part, "trained": None}
+    state |= {"part": model._part, "search": model._search, "trained": None}
     if trained is not None:
         setup = trained.executor.setup
         state["trained"] = {
@@ -76,7 +76,7 @@ def state_of(model: ModelState) -> dict[str, Any]:
 def model_of(kind: type[State], state: dict[str, Any]) -> State:
     """The model of a state."""
     project = _project(state)
-    model = kind(project, Compute(state["device"], state["threads"]))
+    model = kind(project, Compute(state["device"], state["threads"]), state.get("search"))
     model._part = state["part"]
     if state["trained"] is not None:
         rest = dict(state["trained"])
@@ -85,7 +85,7 @@ def model_of(kind: type[State], state: dict[str, Any]) -> State:
         if began.train is None:
             setup = untrained_setup(began, fields)
         else:
-            setup = setup_of(began, fields, rest["examples"] or None)
+            setup = setup_of(began, fields, rest["examples"])
         executor = Executor(setup, model._device, seed)
         executor.take(rest["weights"])
         model._trained = Trained(executor=executor, project=began, **rest)

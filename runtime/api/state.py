@@ -18,7 +18,7 @@ from ..data import Search
 from ..data.core.vocabulary import Vocabulary
 from ..device import DEVICES
 from ..forks import renew_after_fork
-from ..project import Project, field_types, planned_setup, untrained_setup
+from ..project import Project, field_types, planned, planned_setup, untrained_setup
 from ..training.executor import Executor, Values
 from ..training.initial_weights import initial_weights
 from ..training.metrics import Record
@@ -39,9 +39,9 @@ class Compute(NamedTuple):
 class Trained(NamedTuple):
     """What a model has learnt, or begins with. The `weights` are those in the executor or a copy of
     them, which nothing changes; `step` is the step of training that they are of. `project` has the
-    settings of that training, `examples` is the size of its data, `records` are its epochs,
-    `inputs` says how files became its data (`data/recorded.py`), `run` is the folder that it was
-    loaded from."""
+    settings of that training, `examples` is the size of its data (0 if it is not known), `records`
+    are its epochs, `inputs` says how files became its data (`data/recorded.py`), `run` is the
+    folder that it was loaded from."""
 
     executor: Executor
     weights: Values
@@ -57,8 +57,10 @@ class Trained(NamedTuple):
 class ModelState:
     """The program, and the current parameters, which calls replace as a whole."""
 
-    def __init__(self, project: Project, compute: Compute) -> None:
+    def __init__(self, project: Project, compute: Compute, search: Search | None = None) -> None:
         self._project, self._compute = project, compute
+        # Where its data are found: a run has a copy of its program, beside which they do not lie.
+        self._search = search or Search(None, project.path.parent)
         self._device = DEVICES[compute.device](compute.threads)
         # All at once, so that no other thread sees one without the others. From then on the
         # executor's values do not change: the next `fit` makes an executor of its own.
@@ -115,24 +117,25 @@ class ModelState:
             help="init() draws them, fit(…) learns them, load_weights(…) takes those of a run",
         )
 
-    def _begin(self, setup: Setup, seed: int | None = None) -> Trained:
-        """The parameters that training begins with."""
+    def _begin(self, setup: Setup, examples: int = 0, seed: int | None = None) -> Trained:
+        """The parameters that training begins with, on so many examples if that is known."""
         given = seed_of(seed)
         used = self._project.settings.seed if given is None else given
         executor = Executor(setup, self._device, used)
         weights = executor.first_weights()
         weights |= begun_with(self._project, executor)
         executor.take(weights)
-        return Trained(executor, weights, self._project)
+        return Trained(executor, weights, self._project, examples=examples)
 
-    def _planned(self, inputs: Mapping[str, np.ndarray]) -> Setup:
-        """The setup for arrays of inputs, or without any for the data of the program."""
+    def _planned(self, inputs: Mapping[str, np.ndarray]) -> tuple[Setup, int]:
+        """The setup for arrays of inputs, or without any for the data of the program, and how many
+        examples these have, 0 if it is not known."""
         if inputs:
             schema = fields_of_arrays(inputs)
-            return untrained_setup(self._project, field_types(schema, self._project.model))
+            return untrained_setup(self._project, field_types(schema, self._project.model)), 0
         if self._project.settings.data is None:
-            return untrained_setup(self._project, None)
-        return planned_setup(self._project, Search(None, self._project.path.parent))
+            return untrained_setup(self._project, None), 0
+        return planned(self._project, self._search)
 
     def _setup(self) -> Setup | None:
         """What the program is compiled for; None if it says nothing of training."""
@@ -140,7 +143,7 @@ class ModelState:
             return self._trained.executor.setup
         if self._project.train is None:
             return None
-        return planned_setup(self._project, Search(None, self._project.path.parent))
+        return planned_setup(self._project, self._search)
 
 
 def begun_with(project: Project, executor: Executor) -> Values:

@@ -112,9 +112,8 @@ class _OwnData:
     """The data that the run was trained on, read when they are first needed."""
 
     def __init__(self, project: Project, notes, data: Path | None, offline: bool):
-        folder = Path(notes["data_folder"]) if notes.get("data_folder") else None
         self._project = project
-        self._search = o.search(data or folder, Path(notes["data_base"]), offline)
+        self._search = o.search_of_run(notes, data, offline)
         self._dataset: Dataset | None = None
 
     @property

@@ -41,10 +41,13 @@ def evaluate_run(
     folder = RunFolder(run_folder)
     notes = folder.settings
     project = open_project(folder.model)
-    search = o.search(data or _folder(notes), Path(notes["data_base"]), offline)
+    search = o.search_of_run(notes, data, offline)
     dataset = load_dataset(project, search)
     # A schedule in the loss goes by the steps of the run, whatever data is measured now.
-    setup = setup_of(project, field_types(dataset.schema, project.model), notes["examples"])
+    # One that was saved before it was trained would have gone by these.
+    parts = split_examples(dataset, project.settings.validation)
+    examples = notes["examples"] or len(parts.get("train", ()))
+    setup = setup_of(project, field_types(dataset.schema, project.model), examples)
     executor = Executor(setup, o.device(device_name, threads), project.settings.seed)
     # The data may have changed since: an index out of range would read beyond a tensor.
     check_indices(executor.system, dataset)
@@ -53,7 +56,6 @@ def evaluate_run(
         weights, calibrate, executor, trained.weights, project, folder, lambda: dataset
     )
     executor.predict_in(format)
-    parts = split_examples(dataset, project.settings.validation)
     # The training data only if nothing was held back; `validation` before `test`.
     held = [name for name in parts if name != "train"]
     names = sorted(held, reverse=True) or ["train"]
@@ -71,10 +73,6 @@ def evaluate_run(
         click.echo(json.dumps(_finite(_plain(values, reports, worst)), allow_nan=False))
         return
     print_tables(values, reports, worst)
-
-
-def _folder(settings: Mapping[str, Any]) -> Path | None:
-    return Path(settings["data_folder"]) if settings.get("data_folder") else None
 
 
 def _plain(

@@ -6,7 +6,7 @@ Imported for `--help` and completion, too: what is heavy is imported where it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from math import isfinite
@@ -220,6 +220,15 @@ def search(data: Path | None, base: Path, offline: bool = False) -> Search:
     from ..data import Search
 
     return Search(data, base, offline, notify=notify)
+
+
+def search_of_run(
+    notes: Mapping[str, Any], data: Path | None = None, offline: bool = False
+) -> Search:
+    """Where the data of a run are, by what `settings.json` says."""
+    from ..data import Search
+
+    return Search.of_run(notes, data, offline, notify)
 
 
 def device(name: str, threads: int | None) -> Device:

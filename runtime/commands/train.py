@@ -129,10 +129,14 @@ def _train(
         project = open_project(program, assignments, model)
         print_warnings(project)
         # The program lies in the run folder now, but relative paths are those of the original file.
-        base = Path(before["data_base"]) if "data_base" in before else project.path.parent
+        search = (
+            o.search_of_run(before, data, offline)
+            if before
+            else o.search(data, project.path.parent, offline)
+        )
         stage = Stages()
         with stage("reading the data"):
-            dataset = load_dataset(project, o.search(data or _folder(before), base, offline))
+            dataset = load_dataset(project, search)
         with stage(COMPILING), ThreadPoolExecutor(1) as beside:
             # Hashing takes no lock of Python's, so that it costs no time beside the compiler.
             hashing = beside.submit(fingerprint, dataset)
@@ -157,7 +161,7 @@ def _train(
             # Created only when all else has succeeded, so that a mistake leaves no empty folder.
             setup, examples = job.executor.setup, len(job.training)
             threads = default_threads(threads)
-            notes = run_notes(project, setup, examples, device_name, threads, data, base)
+            notes = run_notes(project, setup, examples, device_name, threads, data, search.base)
             notes["data_sha256"], notes["inputs"] = hashes, inputs_note(project, dataset)
             initial = _begin_with_weights(project, job)
             with stage(COMPILING):
@@ -289,7 +293,3 @@ def _other_target(before: dict[str, Any], device: str) -> list[Diagnostic]:
             f"`NNC_TARGET={before['target']}` compiles for the other if this computer can run it",
         )
     ]
-
-
-def _folder(settings: dict[str, Any]) -> Path | None:
-    return Path(settings["data_folder"]) if settings.get("data_folder") else None

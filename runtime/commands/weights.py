@@ -83,12 +83,11 @@ def data_of_run(
 ) -> Callable[[], Dataset | None]:
     """The data that a run was trained with, read when they are needed."""
     notes = folder.settings
-    place = data or (Path(notes["data_folder"]) if notes.get("data_folder") else None)
 
     def read() -> Dataset | None:
         if project.settings.data is None:
             return None
-        return load_dataset(project, o.search(place, Path(notes["data_base"]), offline))
+        return load_dataset(project, o.search_of_run(notes, data, offline))
 
     return read
 

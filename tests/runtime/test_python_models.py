@@ -50,6 +50,24 @@ def model():
 # --- on disk and in pickles -----------------------------------------------------------------------
 
 
+def test_a_model_that_is_saved_untrained_has_the_steps_of_its_data(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i},{i % 3},{i % 2}\n" for i in range(20))
+    (tmp_path / "table.csv").write_text("a,b,label\n" + rows)
+    text = NORMAL.replace("logits, label", "logits, y").replace(
+        "lr = 1e-2", "lr = warmup_cosine(t, 1e-2, 2, steps)"
+    )
+    text = text.replace("batch ", 'data = csv("table.csv", target = "label")\n    batch ')
+    model = nnc.loads(text, name="net.nn", threads=1)
+    model.init()
+    expected = model.evaluate()
+    model.save("saved")
+    assert nnc.load("saved", threads=1).evaluate() == expected
+    capfd.readouterr()
+    assert cli.run(["eval", "saved", "--threads", "1"]) == 0
+    assert json.loads(capfd.readouterr().out)["test_loss"] == expected["loss"]
+
+
 def test_a_saved_model_is_a_run(trained, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert trained.save(tmp_path / "saved") == tmp_path / "saved"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.files import reason, user_cache
@@ -41,6 +42,20 @@ class Search:
     offline: bool = False
     cache: Path | None = None  # None: the user's own
     notify: Callable[[str], None] = _ignore
+
+    @classmethod
+    def of_run(
+        cls,
+        notes: Mapping[str, Any],
+        explicit: Path | None = None,
+        offline: bool = False,
+        notify: Callable[[str], None] = _ignore,
+    ) -> Search:
+        """Where the run with these notes (`settings.json`) found its data: in its `--data`, unless
+        another is given, and beside its program."""
+        own = notes.get("data_folder")
+        folder = explicit or (Path(own) if own else None)
+        return cls(folder, Path(notes["data_base"]), offline, notify=notify)
 
     @property
     def roots(self) -> tuple[Path, ...]:

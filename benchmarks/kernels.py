@@ -1,4 +1,4 @@
-"""The time of every kernel of a training step by itself.
+"""The time of every kernel of a training step, or of a prediction, by itself.
 
 In: a `.nn` file, as for `nnc bench`, or the name of a workload. Out: a table on stdout: each kernel
 of the plan, its milliseconds, GFLOP/s and share of the measured peak, slowest first. A kernel of a
@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from nnc.compiler.passes.kernels.kernel import Blocks, Item, Kernel, Plan
 from nnc.runtime.device.cpu.program import CpuProgram
 from nnc.runtime.inspect.bench import fill_random
 from nnc.runtime.inspect.peak import peak
+from nnc.runtime.training.bound_program import BoundProgram
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,12 @@ class Bench:
 
     def __init__(self, workload: Workload, threads: int, seconds: float):
         executor = executor_of(workload, threads)
-        bound = executor.training(workload.batch)
+        self.borrowed = ExitStack()
+        bound: BoundProgram = (
+            self.borrowed.enter_context(executor.prediction(workload.batch))
+            if workload.kind == "predict"
+            else executor.training(workload.batch)
+        )
         fill_random(bound.system, dict(bound.fields), np.random.default_rng(1))
         bound.step[...] = 1
         self.program, self.threads, self.seconds = bound.program, threads, seconds

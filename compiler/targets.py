@@ -67,6 +67,7 @@ class TilingCosts:
     load_overlap: float = 0.1  # the share of a load's cost that arithmetic cannot hide
     remainder_factor: float = 1.03  # a second copy of the code for what is left over
     outermost_rows_factor: float = 1.04  # rows of the outermost index: other threads wrote them
+    far_rows_factor: float = 1.05  # rows that have a page each in the operand that they broadcast
     l2_line: float = 0.6  # a cache line from the second-level cache, most of it overlapped, …
     l2_next_line: float = 0.3  # … one that follows the line before …
     memory_line: float = 4.0  # … and one from beyond

@@ -172,6 +172,7 @@ def _work(
         only_vector=_accumulation_vector(form, into) if into else None,
         accumulated=into.offset if into else None,
         batch=form.batch,
+        per_example=form.per_example,
     )
 
 

@@ -49,7 +49,8 @@ class Work:
     only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
     accumulated: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
-    batch: str = ""  # counts examples, of which a run may have fewer
+    batch: str = ""  # counts examples, of which a run may have fewer; each has …
+    per_example: int = 1  # … so many values of that index
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -205,12 +206,15 @@ def _values(form: Affine, grid: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def cycles_per_copy(work: Work, tile: Tile, vector: str) -> float:
     """Cycles for one step over a copy of the tile. Where a run may have fewer examples, the mean of
-    those in whole tiles and those of one that is left over."""
+    a run whose rows are all in whole tiles and of one example, whose tiles may leave rows over."""
     cost = cycles(work, tile, vector) / prod(tile.values())
-    if tile.get(work.batch, 1) == 1:
+    rows = tile.get(work.batch, 1)
+    left = work.per_example % rows / work.per_example
+    if not left:
         return cost
     one = {**tile, work.batch: 1}
-    return (cost + cycles(work, one, vector, prod(tile.values())) / prod(one.values())) / 2
+    single = cycles(work, one, vector, prod(tile.values())) / prod(one.values())
+    return cost + (single - cost) * left / 2
 
 
 def cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
@@ -316,3 +320,18 @@ def outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
     outermost = next((i.name for i in work.outputs[:1] if i.size >= shared), "")
     tiled = work.accumulated is None and rows.get(outermost, 1) > 1
     return work.target.costs.outermost_rows_factor if tiled else 1.0
+
+
+def far_rows_factor(rows: Mapping[str, int], vector: str, work: Work) -> float:
+    """The price of rows of which each has a page of its own in what is the same for all lanes, as
+    the rows of an image have: they share a few sets of the first-level cache, and evict each other
+    before the next terms are read (conflict misses). The columns of an image lie side by side."""
+    far = work.target.tiling.far_rows
+    shared = [a for a, d in work.depends if vector not in d]
+    apart = any(
+        abs(stride(a.offset, name)) * BYTES[a.dtype] >= far
+        for a in shared
+        for name, size in rows.items()
+        if size > 1
+    )
+    return work.target.costs.far_rows_factor if apart and work.accumulated is None else 1.0

@@ -25,6 +25,7 @@ from .tile_cost import (
     Work,
     cycles,
     cycles_per_copy,
+    far_rows_factor,
     load_pattern,
     outermost_rows_factor,
     stride,
@@ -122,6 +123,7 @@ def outer_tilings(work: Work, index: Index) -> Iterator[Tiling]:
             # Sides that do not divide their index need a second copy of the code.
             remainders = (blocks % vectors != 0) + _remainders(rows, work)
             cost *= target.costs.remainder_factor**remainders * outermost_rows_factor(rows, work)
+            cost *= far_rows_factor(rows, index.name, work)
             yield Tiling("outer", index.name, vectors, rows, lanes, cost)
 
 

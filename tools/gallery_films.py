@@ -13,6 +13,7 @@ from gallery_pictures import WIDTH
 from gallery_runs import Trained
 
 DIM = 0.14  # brightness below which noise is not drawn
+SEEN = 0.3  # score from which an object is drawn
 GREYS = 8  # shades of a frame: few, so that the drawing is small
 
 
@@ -28,27 +29,40 @@ def detect_digits(trained: Trained) -> Svg:
         x, y = 8 + 126 * (n % 5), 26 + 142 * (n // 5)
         picture.pixels(x, y, _shades(scenes[n, ..., 0]), INKED, 1.9)
         left = set(range(count[n]))
-        for box, score, kind in zip(
-            found["found"][n], found["score"][n], found["class"][n], strict=True
-        ):
-            if score < 0.3:
-                continue
+        for box, kind, words in _places(found["found"][n], found["score"][n], found["class"][n]):
             hit = next(
                 (k for k in left if label[n, k] == kind and _iou(box, truth[n, k]) >= 0.5), None
             )
             left -= {hit}
             colour = RED if hit is None else GREEN
-            _frame(picture, x, y, box, colour, f"{kind} {score:.0%}")
+            _frame(picture, x, y, box, colour, words)
         for k in left:
-            _frame(picture, x, y, truth[n, k], BLUE, f"a {label[n, k]}")
+            _frame(picture, x, y, truth[n, k], BLUE, f"a {label[n, k]}", below=True)
     return picture
 
 
-def _frame(picture: Svg, x: float, y: float, box: np.ndarray, colour: str, words: str) -> None:
-    """A box in pixels of a scene that stands at x, y."""
+def _places(
+    boxes: np.ndarray, scores: np.ndarray, kinds: np.ndarray
+) -> list[tuple[np.ndarray, int, str]]:
+    """The box and class of each place where something was found, and in words its score, and other
+    classes that it may have; the surest first."""
+    places: list[tuple[np.ndarray, int, str]] = []
+    for p in np.flatnonzero(scores >= SEEN):
+        at = next((k for k, place in enumerate(places) if _iou(place[0], boxes[p]) > 0.5), None)
+        if at is None:
+            places.append((boxes[p], int(kinds[p]), f"{kinds[p]} {scores[p]:.0%}"))
+        else:
+            places[at] = (*places[at][:2], f"{places[at][2]} or {kinds[p]}")
+    return places
+
+
+def _frame(
+    picture: Svg, x: float, y: float, box: np.ndarray, colour: str, words: str, below: bool = False
+) -> None:
+    """A box in pixels of a scene that stands at x, y, with words above or below it."""
     left, top, right, bottom = 1.9 * box
     picture.box(x + left, y + top, right - left, bottom - top, "none", colour)
-    picture.text(x + left, y + top - 2, words, 9)
+    picture.text(x + left, y + (bottom + 9 if below else top - 2), words, 9)
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -63,5 +63,13 @@ def explained(
         span,
         label=f"`{found.equation.target}`, " + ": ".join(places) if places else "",
         notes=notes,
-        help="; ".join(part for part in (found.help, after) if part),
+        help="; ".join(part for part in (_cause(inputs, found.example), found.help, after) if part),
     )
+
+
+def _cause(inputs: Mapping[str, np.ndarray], example: int | None) -> str:
+    """NaN among the inputs, of one example if it is known: it is neither less nor greater than any
+    number, so that an order has no places then."""
+    rows = slice(None) if example is None else example
+    absent = [n for n, a in inputs.items() if a.ndim and np.isnan(a[rows]).any()]
+    return f"NaN is in {' and in '.join(f'`{name}`' for name in absent)}" if absent else ""

@@ -133,6 +133,21 @@ def test_evaluation_and_prediction(device, tmp_path, body, last, message, equati
     assert message in found.message
 
 
+def test_nan_is_told_of(device, tmp_path) -> None:
+    """Of the example that is wrong: an order of NaN has no places, which an index shows first."""
+    path = tmp_path / "m.nn"
+    body = "h = sort(concat(x, x))\n y[b] = table[k[b]] + h[b, 0]"
+    path.write_text(MODEL.replace("@BODY@", body))
+    model = nnc.load(path, device=device)
+    model.init()
+    bad = arrays(0)
+    bad["x"][EXAMPLE] = np.nan
+    found = told(lambda: model.predict(**bad))
+    assert "NaN is in `x`" in found.help and f"example {EXAMPLE}," in found.label
+    bad["x"][EXAMPLE], bad["x"][0, 0], bad["k"][EXAMPLE] = 1, np.inf, 4
+    assert "NaN" not in told(lambda: model.predict(**bad)).help
+
+
 RIGHT = [
     # a branch that is not taken may be anything
     ("y[b] = if k[b] >= 0 and k[b] < 4 then table[k[b]] else table[0]", {"k": 9}),

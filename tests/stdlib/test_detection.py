@@ -174,29 +174,46 @@ def test_a_box_that_is_suppressed_suppresses_none():
     np.testing.assert_array_equal(found, [True, False, True])
 
 
-def test_detections():
+@pytest.mark.parametrize("by_class", [True, False])
+def test_detections(by_class):
     types = {"box": GRID["z"], "logits": GRID["logits"]}
     box = decoded(SCENE["z"], 4)
-    logits = SCENE["logits"].copy()
-    given = {"box": box, "logits": logits}
+    given = {"box": box, "logits": SCENE["logits"]}
+    call = f"detections(logits, box, 9, 0.2, 0.4, {str(by_class).lower()})"
     results = {}
     for name in ("a", "s", "c"):
         program = (
             "fn part(box: [..., h, w, 4], logits: [..., h, w, n]) -> y {\n"
-            "    a, s, c = detections(logits, box, 6, overlap = 0.2, least = 0.4)\n"
+            f"    a, s, c = {call}\n"
             f"    y = {name}\n}}\n"
         )
         results[name] = value_of("part(box, logits)", types, given, program)
     for b in range(IMAGES):
-        best = logits[b].reshape(-1, CLASSES)
-        order = np.argsort(-best.max(1), kind="stable")[:6]
-        sure, of = 1 / (1 + np.exp(-best.max(1)[order])), best.argmax(1)[order]
-        own = box[b].reshape(-1, 4)[order]
-        kept = greedy(own, sure, of, 0.2) & (sure > 0.4)
+        each = SCENE["logits"][b].reshape(-1)
+        order = np.argsort(-each, kind="stable")[:9]
+        cell, of = np.divmod(order, CLASSES)
+        sure, own = 1 / (1 + np.exp(-each[order])), box[b].reshape(-1, 4)[cell]
+        kept = greedy(own, sure, of if by_class else 0 * of, 0.2) & (sure > 0.4)
         check(results["a"][b], own, "boxes")
         check(results["s"][b], np.where(kept, sure, 0), "scores")
         np.testing.assert_array_equal(results["c"][b], of)
     assert (results["s"] == 0).any() and (results["s"] > 0).any()
+
+
+def test_a_place_may_have_two_classes():
+    """Whose boxes are equal: each is kept, or only the surest."""
+    types = {"box": "f32[1, 1, 3, 4]", "logits": "f32[1, 1, 3, 3]"}
+    logits = np.full((1, 1, 3, 3), -9.0)
+    logits[0, 0, 1] = [1, -9, 2]
+    given = {"box": [[[[0, 0, 8, 8]] * 3]], "logits": logits}
+    program = (
+        "fn part(logits: [..., h, w, n], box: [..., h, w, 4]) -> y {\n"
+        "    _, y, _ = detections(logits, box, 3, by_class = BY)\n}\n"
+    )
+    first, second = 1 / (1 + np.exp(-np.array([2.0, 1.0])))
+    for by_class, expected in (("true", [first, second, 0]), ("false", [first, 0, 0])):
+        found = value_of("part(logits, box)", types, given, program.replace("BY", by_class))
+        check(found, np.array([expected]), by_class)
 
 
 # --- the average precision of COCO ----------------------------------------------------------------

@@ -3,6 +3,7 @@ threads; and where they pay."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -140,3 +141,25 @@ def test_blocks_come_from_the_named_target() -> None:
                 continue
             columns = max(s.tile for s in nest.loops[0].segments) * nest.lanes
             assert nest.blocks.steps * columns * 4 < target.l1.bytes, target.name
+
+
+@pytest.mark.parametrize("sizes", [(784, 128, 512), (6272, 128, 128), (512, 512, 512)])
+def test_tiles_load_at_most_once_for_two_products_where_a_load_takes_as_long(
+    sizes: tuple[int, int, int],
+) -> None:
+    nest = _product(*sizes)
+    vectors, rows = (
+        max(s.tile for loop in nest.loops if loop.index.name == name for s in loop.segments)
+        for name in "ji"
+    )
+    assert 2 * (vectors + rows) <= vectors * rows
+
+
+def test_what_clipped_loops_leave_out_does_not_count_as_peak() -> None:
+    text = """model M(d: f32[64, 7, 7, 512], w: f32[3, 3, 512, 512]) -> y {
+        y[n, i < 7, j < 7, c] = sum(u, v, o) (d[n, i - u + 1, j - v + 1, o] else 0) * w[u, v, c, o]
+    }"""
+    source = system(text, float_type="f32")
+    for target in CPU_TARGETS.values():
+        notes = [n.blocks.note for n in _nests(source, target) if n.blocks is not None]
+        assert all(0.5 < float(re.search(r"(\d+)% of peak", n)[1]) / 100 < 1 for n in notes)

@@ -30,7 +30,7 @@ from ...ir.expr import Expr, Idx, Read
 from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
-from .tile_cost import Work, outermost_rows_factor
+from .tile_cost import Work, executed, outermost_rows_factor
 from .tiling import Tiling, outer_tilings
 
 F32 = BYTES["f32"]
@@ -288,7 +288,8 @@ class _Product:
 
     def _with(self, tiling: Tiling, cut: Cut, stretch: Stretch, along: str) -> Panels:
         cycles = self._cycles(tiling, cut, -(-self.rows // stretch.rows), along)
-        share = self._multiplications / cycles
+        tile = {**tiling.rows, tiling.vector: tiling.vectors}
+        share = self._multiplications * executed(self.work, tile, tiling.vector) / cycles
         return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, along, cycles, share)
 
     @property

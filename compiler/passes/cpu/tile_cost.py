@@ -224,9 +224,6 @@ def cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
     registers = work.registers(vector)
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
-    executed = _executed_share(work, tile, vector)
-    for clip in clips:
-        executed *= clip.share
     loads = sum(load.cycles(tile, clipped, target) for load in work.loads(vector))
     arithmetic = work.operations * copies * registers
     # The chain of dependent additions: lowering fills up with accumulators where the tile has too
@@ -236,18 +233,19 @@ def cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
     dependent = latency / added if work.reduce else 0.0
     # An out-of-order core overlaps the three; a share of the loads remains visible.
     busy = max(arithmetic, loads, dependent)
-    return (busy + costs.load_overlap * loads + costs.loop_step) * executed
+    return (busy + costs.load_overlap * loads + costs.loop_step) * executed(work, tile, vector)
 
 
-def _executed_share(work: Work, tile: Tile, vector: str) -> float:
-    """The share of the points that loops with bounds run over."""
+def executed(work: Work, tile: Tile, vector: str) -> float:
+    """The share of the points that loops with bounds, or clipped ones, run over."""
+    share = prod(c.share for c in work.clips if c.applies((*tile, vector), vector))
     if not work.zero_where:
-        return 1.0
+        return share
     lanes = {vector: work.target.lanes}
     extents = {name: ceil(size) * lanes.get(name, 1) for name, size in tile.items()}
     samples = work.target.tiling.sampled_tiles
     outputs = (*work.outputs, *work.fixed)
-    return executed_share(work.zero_where, outputs, work.over, extents, samples)
+    return share * executed_share(work.zero_where, outputs, work.over, extents, samples)
 
 
 def _load_cost(

@@ -39,13 +39,13 @@ def tile(nest: Nest) -> dict[str, int]:
 
 @pytest.mark.parametrize("width", [24, 40, 96])
 def test_examples_of_many_rows_leave_few_over(width: int) -> None:
-    """A run of one example has 64 rows, which fill the tiles of a run of all."""
+    """A run of one example has 64 rows: tiles are those of a run of all, or leave none over."""
     text = (
         f"model M(x: f32[B, 8, 8, 160]) -> y: f32[B, 8, 8, {width}] {{ y = Conv({width}, 1)(x) }}"
     )
     system = prediction(text)
     found = tile(product(system))
-    assert found == tile(product(system.replace(batch=0)))
+    assert found == tile(product(system.replace(batch=0))) or 64 % found["b_i_j"] == 0
     assert found["b_i_j"] >= 8
 
 

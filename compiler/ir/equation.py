@@ -25,6 +25,7 @@ from .affine import Affine
 from .build import Change, renamed, rewrite
 from .dtypes import ALIGNED, BYTES, LINE, NUMPY
 from .expr import Expr, Idx, Read, reads
+from .forms import Form, joined
 from .strong_components import strong_components
 
 # --- equations ---------------------------------------------------------------------------------
@@ -97,6 +98,21 @@ class Equation:
         sizes = tuple(i.size for i in self.indices), tuple(i.size for i in self.over)
         at = None if self.at is None else tuple(renamed(e, {}, names) for e in self.at)
         return (*sizes, self.reduce, renamed(self.body, {}, names), at)
+
+    @cached_property
+    def form(self) -> tuple[Form, tuple[str, ...]]:
+        """Equal for equations that differ only in the names of their tensors, and these: the target
+        first, then what it reads."""
+        at = () if self.at is None else self.at
+        kind = (self.indices, self.reduce, self.over, self.at is None, len(at))
+        form, names = joined(kind, (self.target,), (self.body, *at))
+        return form, names  # type: ignore[return-value]
+
+    def renamed(self, names: Mapping[str, str], span: Span | None) -> Equation:
+        """The equation of another place with other names of tensors, no two of them the same."""
+        at = None if self.at is None else tuple(renamed(e, names) for e in self.at)
+        target, body = names.get(self.target, self.target), renamed(self.body, names)
+        return Equation(target, self.indices, body, self.reduce, self.over, at, span)
 
     def with_body(self, body: Expr) -> Equation:
         return self if body is self.body else replace(self, body=body)
@@ -411,8 +427,22 @@ class System:
         return self.replace(equations=tuple(eq for c in self.components for eq in c))
 
     def rewrite(self, change: Change) -> System:
-        """The system with every expression rewritten as by `build.rewrite`."""
-        return self.replace(equations=tuple(eq.rewrite(change) for eq in self.equations))
+        """The system with every expression rewritten as by `build.rewrite`, by a change that does
+        not look at the names of tensors: equations of one form are rewritten once."""
+        first: dict[Form, tuple[Equation, Equation]] = {}  # before and after
+        found = []
+        for eq in self.equations:
+            form, names = eq.form
+            before, after = first.setdefault(form, (eq, eq))
+            if before is eq:
+                after = eq.rewrite(change)
+                first[form] = before, after
+            elif after is before:
+                after = eq
+            else:
+                after = after.renamed(dict(zip(before.form[1], names, strict=True)), eq.span)
+            found.append(after)
+        return self.replace(equations=tuple(found))
 
     def replace(self, **changes: Any) -> System:
         return replace(self, **changes)

@@ -49,7 +49,7 @@ class Expr(metaclass=_Interned):
 
     Operators build expressions: `x + 1` is `call("add", x, 1)`."""
 
-    __slots__ = ("__weakref__", "_below", "_memo", "dtype")
+    __slots__ = ("__weakref__", "_below", "_form", "_memo", "dtype")
     dtype: str
     call: ClassVar[Callable[..., Expr]]  # build.call, set there: it needs the nodes below
 

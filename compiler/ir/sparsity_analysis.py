@@ -20,7 +20,7 @@ Tests: tests/passes/test_skip_masked_terms.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
@@ -28,7 +28,7 @@ from .affine import Affine, affine, bounds, is_integer_order, positive_form
 from .build import call, literal, substitute
 from .dtypes import is_float
 from .equation import Equation, Index, System
-from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
+from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
 from .terms import is_zero
 
 Region = frozenset[Expr]
@@ -52,20 +52,26 @@ class Sparsity:
     def is_finite(self) -> bool:
         return not self.maybe_minus_inf and not self.maybe_nonfinite
 
-    def at(self, places: Mapping[str, Expr]) -> Sparsity:
-        """The same where each index has the value of an expression."""
-        every = (
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return (
             self.zero,
             self.minus_inf,
             self.maybe_zero,
             self.maybe_minus_inf,
             self.maybe_nonfinite,
         )
+
+    def at(self, places: Mapping[str, Expr]) -> Sparsity:
+        """The same where each index has the value of an expression."""
         # Most tensors have no masks; nothing is substituted then.
-        if not any(every):
+        if not any(self.regions):
             return self
         return Sparsity(
-            *(frozenset(_form(affine(substitute(e, places))) for e in region) for region in every)
+            *(
+                frozenset(_form(affine(substitute(e, places))) for e in region)
+                for region in self.regions
+            )
         )
 
 
@@ -103,21 +109,64 @@ def required_conditions(expr: Expr) -> Iterator[tuple[Expr, Expr]]:
             yield inner, call("select", condition, rest, zero)
 
 
-def sparsity(system: System) -> dict[str, Sparsity]:
+class SystemSparsity(dict[str, Sparsity]):
     """The sparsity of each tensor that has an equation, over the equation's indices."""
-    found: dict[str, Sparsity] = {}
-    # In dependence order, so sources are known; a recurrence reads temps not found yet.
-    for eq in system.equations:
-        found[eq.target] = sparsity_of_target(eq, lambda read: _of_element(read, system, found))
-    return found
+
+    def __init__(self, system: System):
+        super().__init__()
+        self._definition = system.definition
+        # By the form of an equation and what is known of the tensors that it reads: that of its
+        # body, and that of its target.
+        self._known: dict[Hashable, tuple[Sparsity, Sparsity]] = {}
+        # In dependence order, so sources are known; a recurrence reads temps not found yet.
+        for eq in system.equations:
+            self[eq.target] = self._of(eq)[1]
+
+    def of_body(self, eq: Equation) -> Sparsity:
+        """The sparsity of the equation's body over its whole domain."""
+        return self._of(eq)[0]
+
+    def _of(self, eq: Equation) -> tuple[Sparsity, Sparsity]:
+        form, (_, *names) = eq.form
+        key = form, tuple(map(self._of_tensor, names))
+        found = self._known.get(key)
+        if found is None:
+            body = sparsity_of(eq.body, eq.sizes, self._of_element)
+            found = body, _of_target(eq, body)
+            # Conditions on data would have to be those of the other equation's data.
+            if not any(reads(form) for region in body.regions for form in region):
+                self._known[key] = found
+        return found
+
+    def _of_tensor(self, name: str) -> tuple[Sparsity, tuple[Index, ...]]:
+        """The sparsity of a tensor, over these indices."""
+        equation = self._definition.get(name)
+        if equation is None:
+            # An input, param or state holds any numbers; that one is 0 is by chance, not by a mask.
+            return DENSE, ()
+        if name not in self or equation.at is not None:
+            # A recurrence, or an accumulation.
+            return UNKNOWN, ()
+        return self[name], equation.indices
+
+    def _of_element(self, read: Read) -> Sparsity:
+        own, indices = self._of_tensor(read.tensor)
+        if own is DENSE or own is UNKNOWN:
+            return own
+        # From the source's indices to those of the read: y[t, s + 1] shifts each half-space.
+        return own.at(dict(zip((i.name for i in indices), read.index, strict=True)))
 
 
 def sparsity_of_target(eq: Equation, of_read: OfRead) -> Sparsity:
     """The sparsity of what an equation computes, over its indices."""
+    return _of_target(eq, sparsity_of(eq.body, eq.sizes, of_read))
+
+
+def _of_target(eq: Equation, body: Sparsity) -> Sparsity:
+    """The sparsity of what an equation computes, from that of its body."""
     # What is added where depends on data.
     if eq.at is not None:
         return UNKNOWN
-    body = sparsity_of(eq.body, eq.sizes, of_read)
     if eq.reduce is None or (body is DENSE and all(i.size for i in eq.over)):
         return body
     over = {i.name for i in eq.over}
@@ -139,12 +188,6 @@ def sparsity_of_target(eq: Equation, of_read: OfRead) -> Sparsity:
             )
     # argmax, min, prod: masks are not followed through these.
     return DENSE if body == DENSE else UNKNOWN
-
-
-def sparsity_of_body(eq: Equation, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
-    """The sparsity of the equation's body over its whole domain. A temp that is not in `found` is
-    computed by a recurrence, and nothing is known of it."""
-    return sparsity_of(eq.body, eq.sizes, lambda read: _of_element(read, system, found))
 
 
 def sparsity_of(expr: Expr, sizes: Mapping[str, int], of_read: OfRead) -> Sparsity:
@@ -220,21 +263,6 @@ def _of_constant(value: float) -> Sparsity:
     if isnan(value) or value == float("inf"):
         return Sparsity(maybe_nonfinite=EVERYWHERE)
     return DENSE if isfinite(value) else Sparsity(minus_inf=EVERYWHERE, maybe_minus_inf=EVERYWHERE)
-
-
-def _of_element(read: Read, system: System, found: Mapping[str, Sparsity]) -> Sparsity:
-    equation = system.definition.get(read.tensor)
-    if equation is None:
-        # An input, param or state holds any numbers; that one is 0 is by chance, not by a mask.
-        return DENSE
-    if read.tensor not in found or equation.at is not None:
-        # A recurrence, or an accumulation.
-        return UNKNOWN
-    if found[read.tensor] is DENSE:
-        return DENSE
-    # From the source's indices to those of the read: y[t, s + 1] shifts each half-space.
-    names = (i.name for i in equation.indices)
-    return found[read.tensor].at(dict(zip(names, read.index, strict=True)))
 
 
 def _inside_or(read: Read, own: Sparsity, known: Mapping[Expr, Sparsity]) -> Sparsity:

@@ -17,7 +17,7 @@ Tests: tests/gradients/test_unchosen_branches.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,9 +86,14 @@ class Ranges:
         self.shapes = {name: tensor.shape for name, tensor in system.tensors.items()}
         self.found: dict[str, Range] = {t.name: given for t in system.of_kind("input")}
         self.memo: dict[Expr, Range] = {}
+        known: dict[Hashable, Range] = {}  # by outline
         for component in system.components:
             if not is_recurrent(component):
-                self.found[component[0].target] = self._of_target(component[0])
+                eq = component[0]
+                outline = self.outline(eq)[0]
+                if outline not in known:
+                    known[outline] = self._of_target(eq)
+                self.found[eq.target] = known[outline]
                 continue
             # Induction over the steps: if all are finite given that all earlier ones are, they are.
             targets = [eq.target for eq in component]
@@ -107,6 +112,26 @@ class Ranges:
                     self.memo[node] = self._of_node(node)
             found = self.memo[expr]
         return found
+
+    def outline(self, eq: Equation) -> tuple[Hashable, tuple[str, ...]]:
+        """All that ranges of expressions depend on, if these read what the equation reads and
+        computes: equal for equations that differ in names alone. And the names, those of the
+        equation's form first."""
+        form, names = eq.form
+        numbers = {name: n for n, name in enumerate(names)}
+        forms: list[Hashable] = [form]
+        # Bounds are looked for in what computes them (`is_at_most`), and in what that copies.
+        pending = [*names[1:]]
+        for name in pending:
+            source = self.definition.get(name)
+            if source is None or source.at is not None or source.reduce not in (None, "max"):
+                continue
+            inner, of_source = source.form
+            forms += inner, tuple([numbers.setdefault(n, len(numbers)) for n in of_source])
+            if source.reduce is None and _may_be_bound(source.body):
+                pending += (n for n in of_source[1:] if n not in pending)
+        known = tuple((self.found.get(name), self.shapes[name]) for name in names)
+        return (tuple(forms), known), tuple(numbers)
 
     def _of_target(self, eq: Equation) -> Range:
         body = self.of(eq.body)
@@ -210,6 +235,11 @@ class Ranges:
             return match(eq.body, expr, places) is not None
         # A maximum that is stored under another name, or clamped from below.
         return eq.reduce is None and self.is_at_most(expr, substitute(eq.body, places))
+
+
+def _may_be_bound(body: Expr) -> bool:
+    """Whether what it reads may be looked up as a bound in its place."""
+    return isinstance(body, Read) or (isinstance(body, Apply) and body.fn in ("stop", "max"))
 
 
 # --- one function ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from support import gradients, mostly_slow, system, values
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.ir.sparsity_analysis import sparsity
+from nnc.compiler.ir.sparsity_analysis import SystemSparsity
 from nnc.compiler.passes.kernels.printer import plan_text
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import CpuTarget
@@ -72,7 +72,7 @@ def check(whole: System, target: CpuTarget | None = None) -> CpuProgram:
 
 @pytest.mark.parametrize("hidden", MASKS)
 def test_what_a_mask_hides_is_known_if_something_of_each_row_is_left(hidden: str) -> None:
-    assert set(map(str, sparsity(attention(hidden))["y"].zero)) == MASKS[hidden][2]
+    assert set(map(str, SystemSparsity(attention(hidden))["y"].zero)) == MASKS[hidden][2]
 
 
 @pytest.mark.parametrize("hidden", mostly_slow(MASKS, [*MASKS][::4]))
@@ -134,7 +134,7 @@ model M(l: f32[40, 40], x: f32[40, 33]) -> z: f32[40, 33] {
     program = check(system(text, float_type="f32"))
     assert np.isnan(program.arrays["z"][0]).all()
     whole = system(text.replace("s < t", "s <= t"), float_type="f32")
-    assert sparsity(whole)["m"].zero and not sparsity(whole)["n"].maybe_zero
+    assert SystemSparsity(whole)["m"].zero and not SystemSparsity(whole)["n"].maybe_zero
 
 
 def test_kernels_say_which_terms_are_left_out() -> None:

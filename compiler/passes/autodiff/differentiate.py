@@ -25,9 +25,10 @@ Source: Griewank and Walther 2008, "Evaluating Derivatives", chapter 3 (reverse 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ....dsl.syntax.source import Span
 from ...ir.build import call, literal, substitute
 from ...ir.equation import (
     REDUCTIONS,
@@ -95,6 +96,20 @@ def _expand(system: System, of: str) -> System:
 _NESTED = re.compile(rf"_({'|'.join((*REDUCTIONS, 'mean'))})(_\d+)?$")
 
 
+@dataclass(frozen=True)
+class _Share:
+    """What an equation contributes to the adjoint of a tensor that it reads, why that may be 0, and
+    whether equations before must reckon with an infinite one."""
+
+    tensor: str
+    part: Contribution
+    zero: Zero
+    spreads: bool
+
+    def renamed(self, names: Mapping[str, str], span: Span | None) -> _Share:
+        return replace(self, tensor=names[self.tensor], part=self.part.renamed(names, span))
+
+
 @dataclass
 class _ReverseSweep:
     """The adjoints of one number `of`: their `equations`, and the system's `tensors` with theirs.
@@ -117,6 +132,8 @@ class _ReverseSweep:
         self.tensors: dict[str, Tensor] = dict(self.system.tensors)
         self.contributions: dict[str, list[tuple[str, Contribution]]] = {}
         self.attained: dict[str, str] = {}
+        self.recurrent = self.system.recurrent
+        self.shared: dict[Hashable, tuple[tuple[str, ...], list[_Share]]] = {}
         # Reversed, so that the first of several placeholders for one tensor gives the name, and
         # `fill` copies it for the others.
         self.names = {g.wrt: g.target for g in self.gradients[::-1]}  # of adjoints, by tensor
@@ -139,7 +156,7 @@ class _ReverseSweep:
             if is_recurrent(component) and any(map(self.has_pole, own)):
                 self.infinite |= {eq.target for eq in own}
             for eq in own:
-                self.visit(eq, active)
+                self.visit(eq)
         for name, parts in list(self.contributions.items()):
             self.combine(name, parts)
         self.fill()
@@ -157,26 +174,57 @@ class _ReverseSweep:
         self.tensors[eq.target] = Tensor(eq.target, shape, dtype, "temp", "", eq.span)
         self.equations.append(eq)
 
-    def visit(self, eq: Equation, active: set[str]) -> None:
+    def visit(self, eq: Equation) -> None:
         """Add what one equation contributes to the adjoints of what it reads."""
+        for share in self.shares(eq):
+            # What one equation adds for certain, others do not take away.
+            known = self.zeros.get(share.tensor, Zero.MASKED)
+            self.zeros[share.tensor] = min(share.zero, known)
+            if share.spreads:
+                self.infinite.add(share.tensor)
+            parts = self.contributions.setdefault(share.tensor, [])
+            parts.append((eq.target, share.part))
+
+    def shares(self, eq: Equation) -> Iterable[_Share]:
+        """What one equation contributes: found once for all equations that differ in names."""
+        # Extreme values and products of many take equations of their own.
+        if eq.reduce in ("max", "min", "prod") or eq.target in self.recurrent:
+            return self.computed_shares(eq)
+        outline, names = self.outline(eq)
+        known = self.shared.get(outline)
+        if known is None:
+            found = list(self.computed_shares(eq))
+            self.shared[outline] = names, found
+            return found
+        renaming = dict(zip(known[0], names, strict=True))
+        return [share.renamed(renaming, eq.span) for share in known[1]]
+
+    def outline(self, eq: Equation) -> tuple[Hashable, tuple[str, ...]]:
+        """All that its shares depend on, without names, and the names."""
+        ranges, names = self.ranges.outline(eq)
+        own = self.system.tensors[eq.target]
+        zero, infinite = self.zeros.get(eq.target, Zero.MASKED), eq.target in self.infinite
+        sources = tuple((self.real.found.get(name), name in self.active) for name in eq.form[1])
+        outline = (ranges, sources, zero, infinite, own.dtype, eq.target == self.of)
+        return outline, (*names, self.names[eq.target])
+
+    def computed_shares(self, eq: Equation) -> Iterator[_Share]:
         product = self.products(eq)
         found = adjoints(eq, self.seed(eq), self.shape_of, _stored_value(eq), product)
         for read, adjoint in found.items():
             # An active equation may read inactive tensors (data, constants); nothing wants their
             # adjoints.
-            if read.tensor not in active or (isinstance(adjoint, Const) and adjoint.value == 0):
+            is_zero = isinstance(adjoint, Const) and adjoint.value == 0
+            if read.tensor not in self.active or is_zero:
                 continue
             shape = self.system.tensors[read.tensor].shape
             zero = product.zero(adjoint) if covers(read, shape, eq.sizes) else Zero.MASKED
             if zero == Zero.CHANCE and any(r.tensor == read.tensor for r in reads(adjoint)):
                 zero = Zero.OWN
-            # What one equation adds for certain, others do not take away.
-            self.zeros[read.tensor] = min(zero, self.zeros.get(read.tensor, Zero.MASKED))
-            if product.spreads(adjoint):
-                self.infinite.add(read.tensor)
+            spreads = product.spreads(adjoint)
             in_steps = self.component[read.tensor] == self.component[eq.target]
             part = scatter(eq, read, adjoint, shape, self.shape_of, self.is_finite, in_steps)
-            self.contributions.setdefault(read.tensor, []).append((eq.target, part))
+            yield _Share(read.tensor, part, zero, spreads)
 
     def products(self, eq: Equation) -> ZeroProducts:
         return ZeroProducts(eq, self.ranges, self.real, self.zero_of, self.is_infinite)

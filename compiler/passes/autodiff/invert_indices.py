@@ -26,12 +26,12 @@ arithmetic". Tests: tests/gradients/test_textbook.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ....dsl.syntax.source import Span
 from ...ir.affine import Affine, affine, bounds, inside, is_static, simplify_index
-from ...ir.build import call, literal, rewrite, substitute
+from ...ir.build import call, literal, renamed, rewrite, substitute
 from ...ir.equation import Equation, Index
 from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names, walk
 from ...ir.sparsity_analysis import vanishes
@@ -54,6 +54,11 @@ class Contribution:
     def equation(self, target: str) -> Equation:
         reduce = "sum" if self.over else None
         return Equation(target, self.indices, self.body, reduce, self.over, self.at, self.span)
+
+    def renamed(self, names: Mapping[str, str], span: Span | None) -> Contribution:
+        """The contribution of an equation of another place, with other names of tensors."""
+        at = None if self.at is None else tuple(renamed(e, names) for e in self.at)
+        return replace(self, body=renamed(self.body, names), at=at, span=span)
 
 
 def scatter(

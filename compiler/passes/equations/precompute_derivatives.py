@@ -53,6 +53,9 @@ def precompute_derivatives(system: System, target: Target) -> System:
             if _is_elementwise(r, eq)
             and all(number.get(s, -1) <= number[eq.target] for s in r.sources)
         ]
+        # Asked first, as nearly all equations end here.
+        if not any(_long_functions(r.body, target) for r in fused):
+            continue
         # As already rewritten for another y: one equation may read several derivatives.
         later = [edit[r.target] for r in readers if r not in fused]
         if not later or any(r.target in system.recurrent for r in readers):
@@ -72,6 +75,11 @@ def precompute_derivatives(system: System, target: Target) -> System:
     return edit.result()
 
 
+def _long_functions(expr: Expr, target: Target) -> set[Expr]:
+    least = target.equations.long_function
+    return {n for n in walk(expr) if isinstance(n, Apply) and TABLE[n.fn].cost >= least}
+
+
 def _is_elementwise(reader: Equation, eq: Equation) -> bool:
     same_sizes = [i.size for i in reader.indices] == [i.size for i in eq.indices]
     own = [r for r in reader.reads if r.tensor == eq.target]
@@ -87,12 +95,8 @@ def _indices_of(reader: Equation, eq: Equation) -> dict[str, Expr]:
 def _is_worthwhile(eq: Equation, derivative: Expr, fused: list[Expr], target: Target) -> bool:
     """Whether the derivative shares a long function with the bodies fused to the equation, and fits
     into one kernel with them."""
-
-    def long_functions(expr: Expr) -> set[Expr]:
-        least = target.equations.long_function
-        return {n for n in walk(expr) if isinstance(n, Apply) and TABLE[n.fn].cost >= least}
-
-    shared = any(long_functions(derivative) & long_functions(body) for body in fused)
+    long = _long_functions(derivative, target)
+    shared = any(long & _long_functions(body, target) for body in fused)
     whole = cost(eq.body) + cost(derivative) + sum(map(cost, fused))
     return shared and derivative.dtype == eq.dtype and whole <= target.fusion.max_epilogue
 

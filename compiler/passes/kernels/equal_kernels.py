@@ -8,9 +8,11 @@ offsets of its tensors as arguments. Cf. LLVM's MergeFunctions. Tests: tests/run
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from ...ir.equation import System
+from ...ir.equation import System, Tensor
+from ...ir.forms import form_of
 from ...ir.structural_hash import StructuralText, layout_text
 from .kernel import Kernel, Plan, Scan, Window
 
@@ -27,12 +29,41 @@ class SharedCode:
 def equal_kernels(plan: Plan) -> dict[Kernel, SharedCode]:
     """Every kernel with the first one that equals it up to names."""
     representatives: dict[str, Kernel] = {}
+    # By form, the representative, and where the tensors of its signature are among its names.
+    known: dict[Hashable, tuple[Kernel, tuple[int, ...]]] = {}
     found = {}
     # `setdefault`: the first kernel with a text represents all that follow with the same one.
     for kernel in plan.kernels:
-        text, tensors = item_signature(kernel, plan.system)
-        found[kernel] = SharedCode(representatives.setdefault(text, kernel), tensors)
+        form, names = _form(kernel, plan.system)
+        if form not in known:
+            # Kernels of different forms may be equal up to the names of indices.
+            text, tensors = item_signature(kernel, plan.system)
+            model = representatives.setdefault(text, kernel)
+            known[form] = model, tuple(map(names.index, tensors))
+        model, places = known[form]
+        found[kernel] = SharedCode(model, tuple(names[place] for place in places))
     return found
+
+
+def _form(kernel: Kernel, system: System) -> tuple[Hashable, list[str]]:
+    """A kernel without the names of its tensors, and these."""
+    numbers: dict[str, int] = {}
+    conditions = (*kernel.unread_where, *kernel.zero_where)
+    forms = [*(eq.form for eq in kernel.equations), *map(form_of, conditions)]
+    parts = tuple(
+        (form, *[numbers.setdefault(name, len(numbers)) for name in names]) for form, names in forms
+    )
+    names = list(numbers)
+    # All but its name and `reason`, which decide nothing.
+    own = (kernel.fixed, kernel.unrolled, kernel.window, kernel.examples)
+    counts = len(kernel.unread_where), len(kernel.zero_where)
+    tensors = tuple(_layout(system.tensors[name], name in kernel.local) for name in names)
+    return (parts, counts, own, tensors), names
+
+
+def _layout(tensor: Tensor, local: bool) -> Hashable:
+    types = tensor.dtype, tensor.storage_dtype
+    return (types, tensor.shape, tensor.pad_after, tensor.held, tensor.aligned, local)
 
 
 def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str, ...]]:

@@ -27,7 +27,7 @@ from ..equations.views import views
 from .fusion_groups import Fusion, Group, Unfused, equations_of, in_registers, without
 from .kernel import Blocks, Item, Kernel, Plan, Scan, Window
 from .kernel_order import dependence_order
-from .schedule import dependences, overwrites, readers_of, schedule
+from .schedule import Order, dependences, overwrites, readers_of, schedule
 
 
 def fuse(plan: Plan, target: Target) -> Plan:
@@ -44,9 +44,9 @@ def fuse(plan: Plan, target: Target) -> Plan:
     once = invariants(system) if isinstance(target, CpuTarget) else frozenset()
     fusion = Fusion(system, aliases, target.fusion, plan.notes, once)
     groups = fusion.groups(_items(system, made), target.fusion.single_result_epilogue)
-    # `overwrites` below adds to `before`: a decision for one update is seen by the next, so that
+    # `overwrites` below adds to `order`: a decision for one update is seen by the next, so that
     # two updates cannot demand orders that contradict each other.
-    before = dependences(groups, system, aliases)
+    order = Order(dependences(groups, system, aliases))
     readers = readers_of(groups)
     writer = {target: g for g in groups for target in g.writes}
     in_place = frozenset(
@@ -55,14 +55,14 @@ def fuse(plan: Plan, target: Target) -> Plan:
         if following in writer
         # An output has memory of its own: the caller reads it after the run.
         and following not in system.outputs
-        and overwrites(writer[following], readers.get(name, set()), before, name, following)
+        and overwrites(writer[following], readers.get(name, set()), order, name, following)
     )
     # What must be in memory: what is read from outside, what a view shows, and what another group
     # reads.
     needed = {*system.roots, *aliases.values()}
     items = tuple(
         _item(fusion, g, needed | {t for t in g.writes if readers.get(t, set()) - {g.number}})
-        for g in schedule(groups, before, target.fusion.lookahead)
+        for g in schedule(groups, order.before, target.fusion.lookahead)
     )
     return replace(plan, items=items, views=aliases, in_place=in_place)
 
@@ -199,6 +199,8 @@ def _with_anchor_indices(eq: Equation, group: Group) -> Equation:
         names = [i.name for i in anchor.indices]
     elif place is not None:
         names.insert(place, free_name(eq.indices[place].name, {*anchor.sizes, *names}))
+    if names == [i.name for i in eq.indices]:
+        return eq
     indices = tuple(Index(n, i.size) for n, i in zip(names, eq.indices, strict=True))
     swap = {o.name: Idx(n.name) for o, n in zip(eq.indices, indices, strict=True)}
     return replace(eq, indices=indices, body=substitute(eq.body, swap))

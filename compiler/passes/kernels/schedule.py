@@ -34,6 +34,33 @@ def dependences(
     }
 
 
+class Order:
+    """Which groups must run `before` each one, and the other way round."""
+
+    def __init__(self, before: dict[int, set[int]]):
+        self.before = before
+        self._after: dict[int, set[int]] = {number: set() for number in before}
+        for number, others in before.items():
+            for other in others:
+                self._after[other].add(number)
+
+    def add(self, number: int, others: set[int]) -> None:
+        """From now on these run before that one."""
+        self.before[number] = self.before[number] | others
+        for other in others:
+            self._after[other].add(number)
+
+    def leads(self, start: int, goals: set[int]) -> bool:
+        """Whether a group must run before one of `goals`, or is one."""
+        # Forwards: little depends on the next value of a parameter.
+        seen, stack = {start}, [start]
+        while stack and seen.isdisjoint(goals):
+            fresh = self._after[stack.pop()] - seen
+            seen |= fresh
+            stack += fresh
+        return not seen.isdisjoint(goals)
+
+
 def readers_of(groups: list[Group]) -> dict[str, set[int]]:
     """The groups that read each tensor."""
     found: dict[str, set[int]] = {}
@@ -43,19 +70,17 @@ def readers_of(groups: list[Group]) -> dict[str, set[int]]:
     return found
 
 
-def overwrites(
-    writer: Group, readers: set[int], before: dict[int, set[int]], name: str, following: str
-) -> bool:
+def overwrites(writer: Group, readers: set[int], order: Order, name: str, following: str) -> bool:
     """Whether all readers of the old value can run before the group that writes the new one; if
-    so, `before` demands it. The writer may read the old value only where it overwrites it."""
+    so, `order` demands it. The writer may read the old value only where it overwrites it."""
     # What a scan, or a kernel of an earlier pass, reads at which point is not examined here.
     if writer.scan or writer.kernel or not _reads_elementwise(writer, name, following):
         return False
     others = readers - {writer.number}
     # A reader that needs the new value cannot run before it is written: that would be a cycle.
-    if _depends(before, others, writer.number):
+    if order.leads(writer.number, others):
         return False
-    before[writer.number] = before[writer.number] | others
+    order.add(writer.number, others)
     return True
 
 
@@ -74,17 +99,6 @@ def _reads_elementwise(writer: Group, name: str, following: str) -> bool:
             if not same or read.index != identity or read.other is not None:
                 return False
     return True
-
-
-def _depends(before: Mapping[int, set[int]], starts: set[int], goal: int) -> bool:
-    """Whether `goal` must run before one of `starts`."""
-    # Depth-first along `before`, from the readers back.
-    seen, stack = set(starts), [*starts]
-    while stack and goal not in seen:
-        fresh = before[stack.pop()] - seen
-        seen |= fresh
-        stack += fresh
-    return goal in seen
 
 
 def schedule(groups: list[Group], before: Mapping[int, set[int]], lookahead: int) -> list[Group]:

@@ -12,38 +12,38 @@ Tests: tests/passes/test_skip_masked_terms.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ...ir.affine import affine, bounds
 from ...ir.equation import Equation, System
 from ...ir.expr import Expr, Idx, index_names, is_size
-from ...ir.sparsity_analysis import Sparsity, sparsity, sparsity_of_body
+from ...ir.sparsity_analysis import SystemSparsity
 from .kernel import Blocks, Item, Kernel, Plan, Scan
 
 
 def skip_masked_terms(plan: Plan) -> Plan:
     """The kernels with the conditions under which their sums' terms are 0."""
-    system, known = plan.system, sparsity(plan.system)
+    system, known = plan.system, SystemSparsity(plan.system)
     return replace(plan, items=tuple(_item(item, system, known) for item in plan.items))
 
 
-def _item(item: Item, system: System, known: Mapping[str, Sparsity]) -> Item:
+def _item(item: Item, system: System, known: SystemSparsity) -> Item:
     if isinstance(item, Blocks):
         return _blocks(item, system, known)
     if isinstance(item, Scan):
         inner = tuple(_item(k, system, known) for k in item.kernels)
         return replace(item, kernels=inner)  # type: ignore[arg-type]
-    conditions = tuple(_conditions(item, system, known))
+    conditions = tuple(_conditions(item, known))
     return replace(item, zero_where=conditions) if conditions else item
 
 
-def _blocks(item: Blocks, system: System, known: Mapping[str, Sparsity]) -> Blocks:
+def _blocks(item: Blocks, system: System, known: SystemSparsity) -> Blocks:
     """The blocks in which every reduction of held values leaves out the same columns, and nothing
     else computes them. What some leave out and others do not must be there."""
     held = {name for kernel in item.kernels for name in kernel.stored if system.tensors[name].held}
     conditions = {
-        kernel: frozenset(_conditions(kernel, system, known))
+        kernel: frozenset(_conditions(kernel, known))
         for kernel in item.kernels
         if kernel.anchor.reduce and held & set(kernel.anchor.sources)
     }
@@ -67,13 +67,13 @@ def _blocks(item: Blocks, system: System, known: Mapping[str, Sparsity]) -> Bloc
     )
 
 
-def _conditions(kernel: Kernel, system: System, known: Mapping[str, Sparsity]) -> Iterator[Expr]:
+def _conditions(kernel: Kernel, known: SystemSparsity) -> Iterator[Expr]:
     """The conditions that can bound a loop."""
     eq = kernel.anchor
     if eq.reduce not in ("sum", "max") or eq.at is not None:
         return
     # In a sum a term of 0 can be left out, in a maximum one of -inf: it begins with that.
-    body = sparsity_of_body(eq, system, known)
+    body = known.of_body(eq)
     # Sorted by text: the order of a set would differ from run to run. An unrolled index is no loop,
     # and has no single value that a loop's bound could be computed from.
     for form in sorted(body.zero if eq.reduce == "sum" else body.minus_inf, key=str):

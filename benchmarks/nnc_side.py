@@ -15,9 +15,6 @@ from workloads import Workload
 
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.equation import Equation, System
-from nnc.compiler.ir.work import flops
-from nnc.compiler.passes.equations.simplify import simplify
-from nnc.compiler.pipeline import derive
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source
@@ -42,6 +39,8 @@ def executor_of(workload: Workload, threads: int) -> Executor:
 
 def work(equations: Iterable[Equation], system: System) -> float:
     """10^9 operations in products."""
+    from nnc.compiler.ir.work import flops  # no part of a start
+
     return sum(flops(equation, system) for equation in equations) / 1e9
 
 
@@ -64,12 +63,6 @@ class Runner:
             if name == "length":  # of a sequence: from half of it on
                 array[...] = rng.integers(LONGEST // 2, LONGEST + 1, array.shape)
         self.number, self.rows = 0, np.arange(workload.batch)
-        derived = derive(self.bound.system)
-        self.gflop = work(derived.equations, derived)
-        # at the least: all values and data once, and of a training step all new values
-        values = sum(array.nbytes for array in self.bound.values.values())
-        data = sum(array.nbytes for _, array in self.bound.fields)
-        self.gbyte = (values * (2 if self.training else 1) + data) / 1e9
 
     def step(self) -> None:
         self.number += 1
@@ -86,6 +79,22 @@ class Runner:
         self.number = 0
 
     @property
+    def gflop(self) -> float:
+        """Of a step. Asked for after the first one: deriving the gradients takes as long as a
+        cached start."""
+        from nnc.compiler.pipeline import derive
+
+        derived = derive(self.bound.system)
+        return work(derived.equations, derived)
+
+    @property
+    def gbyte(self) -> float:
+        """At the least: all values and data once, and of a training step all new values."""
+        values = sum(array.nbytes for array in self.bound.values.values())
+        data = sum(array.nbytes for _, array in self.bound.fields)
+        return (values * (2 if self.training else 1) + data) / 1e9
+
+    @property
     def arena(self) -> int:
         return getattr(self.bound.program, "plan", None) and self.bound.program.plan.arena_bytes
 
@@ -100,6 +109,8 @@ class ProductRunner:
     """One sum of products."""
 
     def __init__(self, workload: Workload, threads: int):
+        from nnc.compiler.passes.equations.simplify import simplify
+
         product = PRODUCTS[workload.model]
         report = Report()
         checked = load_source(Source("product.nn", product.text), report)

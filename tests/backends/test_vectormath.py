@@ -381,6 +381,20 @@ def test_text_is_target_independent(name: str, arity: int) -> None:
     assert not flags & set(itertools.chain.from_iterable(line.split() for line in text.lines))
 
 
+@pytest.mark.parametrize("name,arity", [("pow", 2), ("sin", 1), ("cos", 1)])
+def test_long_functions_of_one_number_are_called(name: str, arity: int) -> None:
+    for lanes in (1, 16):
+        text, result = emitted(name, arity, "f32", lanes)
+        again, _ = emitted(name, arity, "f32", lanes)
+        defined = [line for line in text.declared if line.startswith("define")]
+        if lanes == 1:
+            assert len(text.lines) == len(defined) == 1
+            assert f"{result} = call float @nnc.{name}.1(" in text.lines[0]
+        else:  # many numbers are computed in place, as in a loop they are the work
+            assert not defined
+        assert (text.lines, text.declared) == (again.lines, again.declared)
+
+
 def test_unknown_names_are_an_error() -> None:
     with pytest.raises(KeyError):
         elementary.function(Arithmetic(Text(), 16), "gamma", ["%x"], "f32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from .arithmetic import Arithmetic
 from .vector import Vector
@@ -28,14 +29,25 @@ class FunctionText:
 
 def called(a: Arithmetic, name: str, args: Sequence[str], write: Callable[..., str]) -> str:
     """The result of a function of f32 that `write` writes, of operands that are given to it."""
-    kind, symbol = a.type("f32"), f"@nnc.{name}.{a.lanes}"
-    body = FunctionText(symbol)
-    given = [f"%x{n}" for n in range(len(args))]
-    result = write(Vector(Arithmetic(body, a.lanes, a.doubles), "f32"), *given)
-    for line in body.declared:
+    for line in _declarations(name, a.lanes, a.doubles, len(args), write):
         a.e.declare(line)
+    slots = ", ".join(f"{{T}} {{{n}}}" for n in range(len(args)))
+    return a.e.op(f"call {{T}} {_symbol(name, a.lanes)}({slots})", *args, type=a.type("f32"))
+
+
+@cache
+def _declarations(
+    name: str, lanes: int, doubles: bool, arity: int, write: Callable[..., str]
+) -> tuple[str, ...]:
+    """What a module with the function declares: what the function calls, and itself."""
+    symbol, given = _symbol(name, lanes), [f"%x{n}" for n in range(arity)]
+    body = FunctionText(symbol)
+    a = Arithmetic(body, lanes, doubles)
+    result, kind = write(Vector(a, "f32"), *given), a.type("f32")
     taken = ", ".join(f"{kind} {one}" for one in given)
     lines = [f"define internal {kind} {symbol}({taken}) #0 {{", "entry:", *body.lines]
-    a.e.declare("\n".join([*lines, f"  ret {kind} {result}", "}"]))
-    slots = ", ".join(f"{{T}} {{{n}}}" for n in range(len(args)))
-    return a.e.op(f"call {{T}} {symbol}({slots})", *args, type=kind)
+    return (*body.declared, "\n".join([*lines, f"  ret {kind} {result}", "}"]))
+
+
+def _symbol(name: str, lanes: int) -> str:
+    return f"@nnc.{name}.{lanes}"

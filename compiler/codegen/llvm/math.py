@@ -72,7 +72,9 @@ def function(a: Arithmetic, name: str, args: list[str], dtype: str) -> str:
         if name == "sigmoid":
             return _sigmoid(Vector(a, dtype), *args)
         return _library(a, name, args)
-    if name in IN_F64 and not a.doubles:
+    # Of one number, such as the power in a rate that all parameters share, it is a call: a hundred
+    # instructions would stand in the kernel of every parameter.
+    if name in IN_F64 and (a.lanes == 1 or not a.doubles):
         return called(a, name, args, FUNCTIONS[name])
     return FUNCTIONS[name](Vector(a, dtype), *args)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, inf, isfinite
 
-from ..dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
+from ..dsl.diagnostics.diagnostic import Report, UserError, closest, did_you_mean, fail
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.source import Span
 from .accountant import Accountant, chance_of_overflow, rate_for
@@ -46,6 +46,7 @@ class PrivacyChoice:
         if not isinstance(name, s.Name) or name.id != "dp" or not isinstance(value, s.Call):
             raise fail("E0703", "`private` takes `dp(…)`", value.span, help=HELP)
         found: dict[str, float] = {}
+        misspelt: set[str] = set()
         report = Report()
         for place, argument in enumerate(value.arguments):
             key = argument.name or (ARGUMENTS[place] if place < len(ARGUMENTS) else "")
@@ -53,6 +54,7 @@ class PrivacyChoice:
                 what = f"has no argument `{key}`" if key else "takes four numbers"
                 what = f"has two values for `{key}`" if key in found else what
                 help = did_you_mean(key, ARGUMENTS) or HELP
+                misspelt.add(closest(key, ARGUMENTS))
                 report.add("E0703", f"`dp` {what}", argument.span, help=help)
                 continue
             try:
@@ -64,7 +66,7 @@ class PrivacyChoice:
             expected = _wrong(key, found[key])
             if expected:
                 report.add("E0703", f"`{key}` must be {expected}", argument.value.span)
-        missing = [key for key in ARGUMENTS[:3] if key not in found]
+        missing = [key for key in ARGUMENTS[:3] if key not in found and key not in misspelt]
         if missing:
             listed = " and ".join(f"`{key}`" for key in missing)
             report.add("E0703", f"`dp` needs {listed}", value.span, help=HELP)

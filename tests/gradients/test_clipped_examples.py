@@ -186,6 +186,25 @@ def test_the_pass_checker_takes_examples_one_by_one() -> None:
         derive(step, observers=[observe])
 
 
+def test_a_norm_of_nothing_is_no_number_below_zero() -> None:
+    """The gradient of three equal rows with weights that add up to 0 is 0, but for rounding."""
+    text = program(
+        "s = x |> Dense(9) |> tanh |> Dense(1)\n"
+        "y[b] = 0.7 * s[b, 0, 0] - 0.2 * s[b, 1, 0] - 0.5 * s[b, 2, 0]",
+        "x: f32[B, 3, 8]", "y: f32[B]", "mse(y, t)", "f32[B]",
+    )  # fmt: skip
+    step = step_with_gradients(setup_for(text, Private(1.0, 0.0, 2.0)))[0]
+    running = CpuProgram(plan(step, host.target()), 1)
+    for seed in range(4):
+        values = {**random_values(step, seed), DRAWN: np.array(BATCH, np.int32)}
+        values["x"][:] = values["x"][:, :1]
+        for tensor, value in values.items():
+            running.arrays[tensor][...] = value
+        running.run()
+        for parameter in step.updates:
+            np.testing.assert_allclose(running.arrays[parameter], values[parameter], atol=1e-6)
+
+
 def test_ghost_norms_are_chosen_by_sizes() -> None:
     """2 T^2 < p d: the gradients of single examples are not stored then."""
     tensors = derive(small_step("convolutions")[0]).tensors

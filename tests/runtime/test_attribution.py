@@ -117,6 +117,40 @@ def test_another_input_and_a_place_of_a_result():
     assert found.of == ("both[1, 0]",)
 
 
+def test_inputs_are_called_as_the_program_calls_its_own():
+    """`x` is what is attributed to, another tensor here; `place` is that in a result."""
+    model = nnc.loads("""
+model M(x: f32[B, 3], place: f32[B, 3]) -> y: f32[B, 2] {
+    h = tanh(x)
+    y[b, k < 2] = sum(i) (k + 1) * x[b, i] * h[b, i] * place[b, i]
+}
+""")
+    x, place = X[:, :3], np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    model.init(x, place)
+    found = model.attribute(x, place, at="h", of=1, method="input-x-gradient", curves=True)
+    np.testing.assert_allclose(found.values, 2 * x * np.tanh(x) * place, rtol=1e-5)
+    np.testing.assert_allclose(found.scores, found.values.sum(axis=1), rtol=1e-5)
+    found = model.attribute(x, place, at="place", of=0, method="input-x-gradient")
+    np.testing.assert_allclose(found.values, x * np.tanh(x) * place, rtol=1e-5)
+
+
+def test_weights_are_those_of_layers_with_similar_names():
+    """The bias of `a` would be called `a_b`, as a layer is."""
+    model = nnc.loads("""
+model M(x: f32[B, 4]) -> y: f32[B] {
+    a = Dense(1)
+    a_b = Dense(5)
+    h = x |> a_b |> a
+    y[b] = h[b, 0]
+}
+""")
+    model.init(X, seed=3)
+    model.parameters["a_b_2"] = np.ones(1, np.float32)
+    found = model.attribute(X)
+    np.testing.assert_allclose(found.scores, model.predict(X), rtol=1e-6)
+    assert (found.gaps < 1e-4).all()
+
+
 def test_integrated_gradients_add_up_on_a_trained_network(digits, images):
     found = digits.attribute(images)
     assert found.values.shape == images.shape

@@ -221,7 +221,8 @@ def test_what_a_run_will_spend_is_told(tmp_path: Path, capsys) -> None:
     "setting, messages",
     [
         ("dp(clip = 0, noise = -1, delta = 1)", ["`clip` must be", "`noise` must", "`delta` must"]),
-        ("dp(clip = 1, nois = 1)", ["no argument `nois`", "needs `noise` and `delta`"]),
+        ("dp(clip = 1, nois = 1)", ["no argument `nois`", "needs `delta`"]),
+        ("dp(clip = 1, nose = 1.1, delta = 1e-5)", ["no argument `nose`"]),
         ("dp(1, 1, 1e-5, 0.01, 3)", ["takes four numbers"]),
         ("dp(1, 1, 1e-5, clip = 2)", ["two values for `clip`"]),
         ("dp", ["`private` takes `dp(…)`"]),

@@ -91,7 +91,8 @@ class _Clipping:
         """The temp with the factor of each example."""
         b, span = Idx(self.batch.name), self.clipping.span
         dtype = self.system.tensors[self.clipping.gradients[0]].dtype
-        parts: list[Expr] = [Read(name, (b,), None, dtype) for name in squares]
+        # rounding may leave a ghost norm below 0, where what is added up cancels
+        parts = [call("max", Read(name, (b,), None, dtype), 0.0) for name in squares]
         norm = Equation("", (self.batch,), total(parts or [literal(0.0, dtype)]), span=span)
         squared = self.add("squared_norm", norm, dtype)
         limit = literal(self.clipping.limit, dtype)

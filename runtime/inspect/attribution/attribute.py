@@ -147,6 +147,10 @@ class Attributor:
             "it is missing; more steps come closer"
         ]
 
+    def inputs_of(self, row: int) -> dict[str, np.ndarray]:
+        """What an example gives to the model's inputs."""
+        return {name: array[row] for name, array in self.inputs.items()}
+
     def token_count(self, row: int) -> int | None:
         """How many tokens an example has, padding left out; None where it is no text."""
         tokens = self.subject.tokens
@@ -154,10 +158,9 @@ class Attributor:
 
     def _one(self, program: AttributionProgram, row: int, x: np.ndarray) -> Attribution:
         place = self.target.places[row]
-        values = {name: array[row] for name, array in self.inputs.items()}
-        values |= {"x": x, "baseline": self.baseline[row], "group": self._group()}
+        values = {"x": x, "baseline": self.baseline[row], "group": self._group()}
         seed = self.executor.seed if self.wish.seed is None else self.wish.seed
-        found, scores = program.run(values, place, seed)
+        found, scores = program.run(values, self.inputs_of(row), place, seed)
         if found.size == x.size:
             found = found.reshape(x.shape)
         groups = self._group() if self.method.features else None

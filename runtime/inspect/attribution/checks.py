@@ -110,9 +110,9 @@ def curves(
         plan = replace(plan, shape=x.shape, subject=name, patched="")
     if values.shape != x.shape:
         return None
-    given = {name: array[row] for name, array in attributor.inputs.items()}
-    given |= {"x": x, "baseline": baseline, "group": _turns(values, tokens)}
-    results, _ = program_of(attributor.executor, plan).run(given, found.place, 0)
+    given = {"x": x, "baseline": baseline, "group": _turns(values, tokens)}
+    program = program_of(attributor.executor, plan)
+    results, _ = program.run(given, attributor.inputs_of(row), found.place, 0)
     chances = _chances(results[:-2], found.place, meaning).reshape(2, -1)
     return Curves(*map(float, ((chances[:, 1:] + chances[:, :-1]) / 2).mean(axis=1)))
 

@@ -82,17 +82,21 @@ class AttributionProgram:
             raise _explained(error, executor.definition, plan) from error
 
     def take(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Compute with these weights of the model."""
-        self._executor.take({f"{LAYER}_{name}": array for name, array in weights.items()})
+        """Compute with these weights of the model, in its order: a name that something else has in
+        the model may be free in the layer."""
+        self._executor.take(dict(zip(self._executor.weight_names, weights.values(), strict=True)))
 
     def run(
-        self, values: Mapping[str, np.ndarray], place: Sequence[int], seed: int
+        self,
+        values: Mapping[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
+        place: Sequence[int],
+        seed: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The map of an example, and the scores of all points. `values` are x and the baseline, the
-        groups of features, and the model's inputs by name."""
+        """The map of an example, and the scores of all points. `values` are x, the baseline, and
+        the groups of features; `inputs` the model's own, by name."""
         given = {"place": np.array(place, np.int32), **values}
-        given |= {_other(n): values[name] for n, (name, *_) in enumerate(self.plan.inputs)
-                  if name in values}  # fmt: skip
+        given |= {_other(n): inputs[name] for n, (name, *_) in enumerate(self.plan.inputs)}
         try:
             with self._executor.prediction(1) as program:
                 program.seed(seed)

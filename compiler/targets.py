@@ -67,7 +67,7 @@ class TilingCosts:
     load_overlap: float = 0.1  # the share of a load's cost that arithmetic cannot hide
     remainder_factor: float = 1.03  # a second copy of the code for what is left over
     outermost_rows_factor: float = 1.04  # rows of the outermost index: other threads wrote them
-    far_rows_factor: float = 1.05  # rows that have a page each in the operand that they broadcast
+    far_rows_factor: float = 1.05  # rows that have a page each in what is read
     l2_line: float = 0.6  # a cache line from the second-level cache, most of it overlapped, …
     l2_next_line: float = 0.3  # … one that follows the line before …
     memory_line: float = 4.0  # … and one from beyond
@@ -98,6 +98,7 @@ class TilingLimits:
     long_block: int = 256  # … and where a tile has so many sums that each has one accumulator
     whole_blocks: int = 4  # blocks of a sum that is too short to be divided into them
     unrolled_steps: int = 4  # a reduction loop of at most so many steps is unrolled …
+    window_steps: int = 7  # of a window that slides over the rows of a tile, and is unrolled
     unrolled_copies: int = 160  # … unless that makes more copies of the body than this
     inline_epilogue: int = 128  # operations of an epilogue at all copies; longer ones get a loop
     cached_panel: float = 0.5  # the share of a core's cache that operands may take
@@ -135,7 +136,7 @@ class LayoutCosts:
     unused_vector: float = 0.5  # cycles of a vector of terms that nobody wants
     transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
-    packed_vectors: tuple[int, ...] = (4, 3, 2, 1)  # of a panel of packed weights, best first
+    packed_vectors: tuple[int, ...] = (4, 3, 2)  # of a panel of packed weights, best first
     start_kernel: float = 4000.0  # cycles to begin one more kernel
     rounded_reuse: int = 4  # products of an element from which on it is stored rounded
     max_tile_terms: int = 1 << 16  # of a sum that the f32 of a tile register holds well enough

@@ -16,7 +16,7 @@ from math import prod
 from ...ir.affine import Affine
 from ...ir.dtypes import is_float
 from ...ir.expr import Apply, Expr, Idx
-from ...passes.cpu.loop_ir import Loop, Nest, Segment
+from ...passes.cpu.loop_ir import Loop, Nest, Segment, Sliding
 from ...targets import FAR
 from . import bf16, int8_dot
 from .accumulators import Accumulator, Reduction
@@ -150,12 +150,35 @@ class ReductionLoops:
         self, opened: OpenNestLoop, rest: Sequence[Loop], tile: Tile, sums: Sums, at: Where
     ) -> Sums:
         """The unrolled copies of a reduction loop's body."""
+        sliding = self.nest.sliding
+        if sliding is not None and opened.loop.index.name == sliding.window:
+            return self._sliding(sliding, opened, tile, sums, at)
         # `trip` numbers the points of one iteration in mixed radix: 0, 1, 2 … across all unrolled
         # loops.
         for copy, inside in enumerate(self.inside(opened, at)):
             there = replace(inside, trip=at.trip * opened.segment.tile + copy)
             sums = self.through(rest, tile, sums, there)
         return sums
+
+    def _sliding(
+        self, sliding: Sliding, opened: OpenNestLoop, tile: Tile, sums: Sums, at: Where
+    ) -> Sums:
+        """The unrolled steps of a window at all copies of the tile, by what they read: an element
+        is loaded once for all steps at which some row reads it, and is then dead. The terms of a
+        row are added in the order of the steps."""
+        window, row = sliding.window, sliding.row
+        points = [
+            (sliding.sign * outer[row].offset + there.places[window].offset, there, number)
+            for there in self.inside(opened, at)
+            for number, (outer, _) in enumerate(tile.copies)
+        ]
+        if at.trip == 0:
+            self._prefetch_streams()
+        bodies, after = len(self.nest.bodies), list(sums)
+        for _, there, number in sorted(points, key=lambda point: point[0]):
+            own = slice(number * bodies, (number + 1) * bodies)
+            after[own] = self._copy(tile, number, after[own], there)
+        return after
 
     def inside(self, opened: OpenNestLoop, at: Where) -> Iterator[Where]:
         """The place at each of the loop's unrolled copies."""
@@ -228,23 +251,30 @@ class ReductionLoops:
 
     def _point(self, tile: Tile, sums: Sums, at: Where) -> Sums:
         """One point of the reduction at every copy of the tile."""
-        # Consecutive points go to different accumulators, so that no addition waits for the one
-        # before.
-        which = at.trip % self.nest.accumulators
         if at.trip == 0:
             # Once for each iteration of the innermost loop that is left, not for each unrolled
             # point.
             self._prefetch_streams()
-        after, before = [], iter(sums)
-        for number, (outer, lanes) in enumerate(tile.copies):
-            self.expressions.at({**outer, **at.places}, at.valid if self.reduces_lanes else lanes)
-            # At the first copy alone: a prefetch for each copy would cost as much as their loads.
-            for access in self.nest.operand_prefetch if number == 0 else ():
-                self.memory.prefetch(access)
-            for expr in self.nest.bodies:
-                accumulators = list(next(before))
-                accumulators[which] = self._take(tile.reduction, expr, accumulators[which])
-                after.append(accumulators)
+        bodies = len(self.nest.bodies)
+        after: Sums = []
+        for number in range(len(tile.copies)):
+            after += self._copy(tile, number, sums[number * bodies : (number + 1) * bodies], at)
+        return after
+
+    def _copy(self, tile: Tile, number: int, sums: Sums, at: Where) -> Sums:
+        """One point of the reduction at one copy of the tile."""
+        outer, lanes = tile.copies[number]
+        self.expressions.at({**outer, **at.places}, at.valid if self.reduces_lanes else lanes)
+        # At the first copy alone: a prefetch for each copy would cost as much as their loads.
+        for access in self.nest.operand_prefetch if number == 0 else ():
+            self.memory.prefetch(access)
+        # Consecutive points go to different accumulators, so that no addition waits for the one
+        # before.
+        which, after = at.trip % self.nest.accumulators, []
+        for expr, before in zip(self.nest.bodies, sums, strict=True):
+            accumulators = list(before)
+            accumulators[which] = self._take(tile.reduction, expr, accumulators[which])
+            after.append(accumulators)
         return after
 
     def _prefetch_streams(self) -> None:

@@ -269,7 +269,7 @@ class _Product:
             panel = replace(self.wide, offset=Affine(strides, 0))
             accesses = (panel if a is self.wide else a for a in self.work.accesses)
             work = replace(self.work, accesses=tuple(accesses))
-            yield from outer_tilings(work, index)
+            yield from outer_tilings(work, index, windows=False)
 
     def _along(self, vector: str) -> str | None:
         """The summed index that the wide factor is contiguous along, so that it can be transposed;

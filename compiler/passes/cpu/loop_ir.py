@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 from ...ir.affine import Affine
 from ...ir.equation import Index
@@ -83,6 +84,16 @@ class AmxTiles:
     row_stride: int
 
 
+class Sliding(NamedTuple):
+    """The summed index `window` slides over the tile's rows: what is read depends on the sum of
+    both (`sign` 1) or on their difference (-1), as x[row + window]. Its `steps` are unrolled."""
+
+    window: str
+    row: str
+    sign: int
+    steps: int
+
+
 @dataclass(frozen=True)
 class CacheBlocks:
     """Blocks of a sum of products, of which one factor is packed: copied block by block into a
@@ -124,7 +135,7 @@ class Nest:
     tile's rows of the index `row_loop` in a loop, with the totals on the stack; along all else they
     are unrolled. With `tiles`, the products are those of tiles and the statements run through all
     rows of a tile. With `blocks`, the sum is computed in cache blocks, and reads one factor from a
-    packed panel."""
+    packed panel. With `sliding`, a window's steps are written in the order of what they read."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -146,6 +157,7 @@ class Nest:
     operand_prefetch: tuple[Access, ...] = ()
     epilogue_prefetch: tuple[Access, ...] = ()
     row_loop: str = ""
+    sliding: Sliding | None = None
     tiles: AmxTiles | None = None
     blocks: CacheBlocks | None = None
     source: str = ""

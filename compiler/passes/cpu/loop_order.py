@@ -30,9 +30,11 @@ Checks = tuple[tuple[Affine, int], ...]
 
 
 def _reduction_order(work: Work, tiling: Tiling) -> list[Index]:
-    """The reduced indices, the vector index innermost."""
+    """The reduced indices, innermost the vector index, or that of a window that slides over the
+    tile's rows."""
     # A stable sort: the others keep their order.
-    return sorted(work.over, key=lambda i: i.name == tiling.vector)
+    innermost = tiling.vector, tiling.sliding.window if tiling.sliding else ""
+    return sorted(work.over, key=lambda i: i.name in innermost)
 
 
 def clips_of(work: Work, tiling: Tiling) -> list[Clip]:
@@ -89,7 +91,9 @@ def unrolling(work: Work, tiling: Tiling, clips: list[Clip]) -> tuple[int, dict[
     # outer loop cannot be unrolled around one that is not.
     for index in reversed(order):
         count = steps(index)
-        fits = count <= limits.unrolled_steps and copies * count <= limits.unrolled_copies
+        slides = tiling.sliding is not None and index.name == tiling.sliding.window
+        few = slides or count <= limits.unrolled_steps
+        fits = few and copies * count <= limits.unrolled_copies
         if not fits or index.name in clipped or not reaches(index, count):
             break
         unrolled[index.name] = count

@@ -127,6 +127,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         lanes=tiling.lanes,
         accumulators=accumulators,
         position=linearize(form.position, form.sizes),
+        sliding=tiling.sliding,
         accumulate=accumulate,
         operand_prefetch=() if into else operand_prefetch(operands, loops, work, tiling),
         epilogue_prefetch=epilogue_prefetch(others, work, tiling),

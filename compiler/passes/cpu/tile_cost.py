@@ -24,6 +24,7 @@ from ...ir.expr import Apply, Const, Expr, Idx, index_names
 from ...targets import CpuTarget
 from ..lowering.access import Access
 from .loop_bounds import executed_share
+from .loop_ir import Sliding
 
 Tile = Mapping[str, float]  # how many copies the tile has along each index
 
@@ -85,6 +86,22 @@ class Work:
             found = self._loads[vector] = tuple(made)
         return found
 
+    def sliding(self, tile: Tile, vector: str) -> Sliding | None:
+        """A window that slides over the tile's rows: a row reads at one step what its neighbour
+        reads at the next. Its steps, unrolled, share these loads."""
+        limits, copies = self.target.tiling, prod(tile.values())
+        plain = self.reduce == "sum" and self.column is None and not self.zero_where
+        if not plain or copies < limits.accumulators:
+            return None
+        sizes = {i.name: i.size for i in self.over if i.name != vector}
+        for load in self.loads(vector):
+            for found in load.slides:
+                steps = sizes.get(found.window, 1)
+                few = steps <= limits.window_steps and steps * copies <= limits.unrolled_copies
+                if tile.get(found.row, 1) > 1 and steps > 1 and few:
+                    return found._replace(steps=steps)
+        return None
+
     @cached_property
     def _loads(self) -> dict[str, tuple[Load, ...]]:
         return {}
@@ -121,22 +138,32 @@ class Load:
     price: float
     across: frozenset[str]
     checks: tuple[tuple[Affine, int], ...]
+    slides: tuple[Sliding, ...]  # pairs of indices by whose sum or difference it is addressed
 
     @staticmethod
     def of(access: Access, depends: frozenset[str], vector: str, work: Work) -> Load:
         price = _load_cost(access, depends, vector, work.target, work.registers(vector))
-        return Load(depends, price, _contiguous_across(access, vector), access.checks)
+        across = _contiguous_across(access, vector)
+        return Load(depends, price, across, access.checks, _sliding(access, vector))
 
     def cycles(
-        self, tile: Tile, clipped: Container[tuple[Affine, int]], target: CpuTarget
+        self,
+        tile: Tile,
+        clipped: Container[tuple[Affine, int]],
+        target: CpuTarget,
+        sliding: Sliding | None = None,
     ) -> float:
         """Of one step over the tile. Copies that differ only in indices which the address does not
-        depend on share one load."""
+        depend on share one load; so do the steps of a window that slides over rows."""
         costs = target.costs
         transposed = any(name in tile and _is_block(tile[name], target) for name in self.across)
         price = costs.register_transpose if transposed else self.price
         if self.checks:
             price += costs.bounds_check * sum(check not in clipped for check in self.checks)
+        if sliding is not None and any(s[:3] == sliding[:3] for s in self.slides):
+            # Example: 4 rows and 3 steps of a window read 6 elements, 2 for each step.
+            read = (tile.get(sliding.row, 1) + sliding.steps - 1) / sliding.steps
+            tile = {**tile, sliding.row: read}
         return price * prod([size for name, size in tile.items() if name in self.depends])
 
 
@@ -204,27 +231,29 @@ def _values(form: Affine, grid: Mapping[str, np.ndarray]) -> np.ndarray:
 # --- cycles --------------------------------------------------------------------------------------
 
 
-def cycles_per_copy(work: Work, tile: Tile, vector: str) -> float:
+def cycles_per_copy(work: Work, tile: Tile, vector: str, sliding: Sliding | None = None) -> float:
     """Cycles for one step over a copy of the tile. Where a run may have fewer examples, the mean of
     a run whose rows are all in whole tiles and of one example, whose tiles may leave rows over."""
-    cost = cycles(work, tile, vector) / prod(tile.values())
+    cost = cycles(work, tile, vector, sliding=sliding) / prod(tile.values())
     rows = tile.get(work.batch, 1)
     left = work.per_example % rows / work.per_example
     if not left:
         return cost
     one = {**tile, work.batch: 1}
-    single = cycles(work, one, vector, prod(tile.values())) / prod(one.values())
+    single = cycles(work, one, vector, prod(tile.values()), sliding) / prod(one.values())
     return cost + (single - cost) * left / 2
 
 
-def cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
+def cycles(
+    work: Work, tile: Tile, vector: str, most: float = 0, sliding: Sliding | None = None
+) -> float:
     """Cycles for one step over a tile, in a nest whose largest has so many copies."""
     target, costs, limits = work.target, work.target.costs, work.target.tiling
     copies = prod(tile.values())
     registers = work.registers(vector)
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
-    loads = sum(load.cycles(tile, clipped, target) for load in work.loads(vector))
+    loads = sum(load.cycles(tile, clipped, target, sliding) for load in work.loads(vector))
     arithmetic = work.operations * copies * registers
     # The chain of dependent additions: lowering fills up with accumulators where the tile has too
     # few copies, so the latency is divided by as many as it adds.
@@ -233,7 +262,8 @@ def cycles(work: Work, tile: Tile, vector: str, most: float = 0) -> float:
     dependent = latency / added if work.reduce else 0.0
     # An out-of-order core overlaps the three; a share of the loads remains visible.
     busy = max(arithmetic, loads, dependent)
-    return (busy + costs.load_overlap * loads + costs.loop_step) * executed(work, tile, vector)
+    step = costs.loop_step / (sliding.steps if sliding else 1)
+    return (busy + costs.load_overlap * loads + step) * executed(work, tile, vector)
 
 
 def executed(work: Work, tile: Tile, vector: str) -> float:
@@ -308,6 +338,22 @@ def stride(form: Affine, name: str) -> int:
     return form.coefficients.get(_index(name), 0)
 
 
+def _sliding(access: Access, vector: str) -> tuple[Sliding, ...]:
+    """The pairs of indices, other than that of vectors, by whose sum or difference an access is
+    addressed."""
+    strides = [
+        (a.name, step)
+        for a, step in access.offset.coefficients.items()
+        if isinstance(a, Idx) and a.name != vector
+    ]
+    return tuple(
+        Sliding(window, row, 1 if along == step else -1, 1)
+        for row, step in strides
+        for window, along in strides
+        if row != window and abs(along) == abs(step)
+    )
+
+
 _index = lru_cache(Idx)  # nodes are interned; the cache skips that for every candidate
 
 
@@ -320,15 +366,14 @@ def outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
     return work.target.costs.outermost_rows_factor if tiled else 1.0
 
 
-def far_rows_factor(rows: Mapping[str, int], vector: str, work: Work) -> float:
-    """The price of rows of which each has a page of its own in what is the same for all lanes, as
-    the rows of an image have: they share a few sets of the first-level cache, and evict each other
-    before the next terms are read (conflict misses). The columns of an image lie side by side."""
+def far_rows_factor(rows: Mapping[str, int], work: Work) -> float:
+    """The price of rows of which each has a page of its own, as the rows of an image have: they
+    share a few sets of the first-level cache, and evict each other before the next terms are read
+    (conflict misses). The columns of an image lie side by side."""
     far = work.target.tiling.far_rows
-    shared = [a for a, d in work.depends if vector not in d]
     apart = any(
         abs(stride(a.offset, name)) * BYTES[a.dtype] >= far
-        for a in shared
+        for a in work.accesses
         for name, size in rows.items()
         if size > 1
     )

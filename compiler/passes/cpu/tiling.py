@@ -21,6 +21,7 @@ from math import prod
 
 from ...ir.dtypes import BYTES
 from ...ir.equation import Index
+from .loop_ir import Sliding
 from .tile_cost import (
     Work,
     cycles,
@@ -43,6 +44,7 @@ class Tiling:
     rows: Mapping[str, int]
     lanes: int
     score: float  # cycles per result and per point reduced over
+    sliding: Sliding | None = None
     rejected: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -57,7 +59,10 @@ class Tiling:
     def __str__(self) -> str:
         rows = " ".join(f"{name} by {size}" for name, size in self.rows.items() if size > 1)
         vectors = f"{self.vectors} x {self.lanes} of {self.vector}" if self.vector else "no vectors"
-        return f"{self.form}: {vectors}{', ' if rows else ''}{rows}, {self.score:.3f} cycles"
+        window = f", with the window of {self.sliding.window}" if self.sliding else ""
+        return (
+            f"{self.form}: {vectors}{', ' if rows else ''}{rows}{window}, {self.score:.3f} cycles"
+        )
 
 
 def choose(work: Work) -> Tiling:
@@ -87,8 +92,9 @@ def tilings(work: Work) -> Iterator[Tiling]:
     yield Tiling("scalar", "", 1, {}, 1, cycles(work, {}, ""))
 
 
-def outer_tilings(work: Work, index: Index) -> Iterator[Tiling]:
-    """The candidates with vectors along an output index."""
+def outer_tilings(work: Work, index: Index, windows: bool = True) -> Iterator[Tiling]:
+    """The candidates with vectors along an output index; of `windows`, too, that slide over
+    rows."""
     # Vectors are stored to neighbouring elements, never scattered.
     if any(stride(store, index.name) != 1 for store in work.stores):
         return
@@ -119,12 +125,15 @@ def outer_tilings(work: Work, index: Index) -> Iterator[Tiling]:
                 index.name: _average(blocks, vectors),
                 **{n: _average(work.size[n], t) for n, t in rows.items()},
             }
-            cost = cycles_per_copy(work, tile, index.name) / (lanes * useful)
+            sliding = work.sliding(tile, index.name) if windows else None
+            if sliding and not _fits(work, index.name, {index.name: vectors, **rows}, sliding):
+                sliding = None
+            cost = cycles_per_copy(work, tile, index.name, sliding) / (lanes * useful)
             # Sides that do not divide their index need a second copy of the code.
             remainders = (blocks % vectors != 0) + _remainders(rows, work)
             cost *= target.costs.remainder_factor**remainders * outermost_rows_factor(rows, work)
-            cost *= far_rows_factor(rows, index.name, work)
-            yield Tiling("outer", index.name, vectors, rows, lanes, cost)
+            cost *= far_rows_factor(rows, work)
+            yield Tiling("outer", index.name, vectors, rows, lanes, cost, sliding)
 
 
 def _reads_other_panels(row: Index, vector: Index, work: Work) -> bool:
@@ -140,15 +149,16 @@ def _reads_other_panels(row: Index, vector: Index, work: Work) -> bool:
     )
 
 
-def _fits(work: Work, vector: str, tile: Mapping[str, int]) -> bool:
+def _fits(work: Work, vector: str, tile: Mapping[str, int], sliding: Sliding | None = None) -> bool:
     """Whether the tile's accumulators, the vectors that several of its rows read, and an operand
     that is the same for all lanes, are in registers together."""
     accumulators = prod(tile.values()) * work.registers_per_copy
     # A vector that each row loads for itself can be an operand in memory; one that several rows
-    # read must stay in a register.
+    # read must stay in a register, for each step of a window.
     shared = (d for _, d in work.depends if vector in d and any(n not in d for n in tile))
     loaded = (prod(size for name, size in tile.items() if name in d) for d in shared)
-    return accumulators + max(loaded, default=0) < work.target.registers
+    steps = sliding.steps if sliding else 1
+    return accumulators + steps * max(loaded, default=0) < work.target.registers
 
 
 def _dot(work: Work, index: Index) -> Iterator[Tiling]:

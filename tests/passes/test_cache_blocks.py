@@ -79,6 +79,36 @@ def test_blocks_compute_the_same_on_any_number_of_threads(name: str) -> None:
         assert all(other[output].tobytes() == first[output].tobytes() for other in others)
 
 
+# Lines of the other factor are so far away that a block stays for several panels.
+FAR = replace(
+    SMALL,
+    costs=replace(SMALL.costs, memory_line=100.0),
+    tiling=replace(SMALL.tiling, partial_bytes=64 << 10),
+)
+WIDE = "(a: f32[131, 70], b: f32[131, 272]) -> y { y[i, j] = sum(k) a[k, i] * b[k, j] }"
+
+
+@pytest.mark.parametrize("text", [PRODUCTS["across heads"], PRODUCTS["border"], WIDE])
+def test_panels_that_pass_a_block_in_turn_compute_the_same(text: str) -> None:
+    source = system(f"model M{text}", float_type="f32")
+    blocks = [nest.blocks for nest in _nests(source, FAR) if nest.blocks is not None]
+    assert any(b.panels > 1 and b.partial for b in blocks)
+    exact = evaluate(source, values(source), wide=True)
+    first, *others = (_run(source, threads, FAR) for threads in (1, 2, 3))
+    np.testing.assert_allclose(first["y"], exact["y"], rtol=2e-5, atol=2e-5)
+    assert all(other["y"].tobytes() == first["y"].tobytes() for other in others)
+
+
+def test_blocks_of_a_gradient_stay_in_cache_for_all_panels() -> None:
+    """Its sum is over so many rows that both factors come from memory."""
+    text = """model M(a: f32[25088, 64], b: f32[25088, 256]) -> y {
+        y[i, j] = sum(k) a[k, i] * b[k, j]
+    }"""
+    (nest,) = _nests(system(text, float_type="f32"), CPU_TARGETS["icelake-server"])
+    assert nest.blocks is not None and nest.blocks.panels == nest.loops[0].steps == 4
+    assert "4 panels in turn" in str(nest)
+
+
 def test_gradients_of_two_layers() -> None:
     text = """model M(x: f32[70, 90], w: f32[90, 80], v: f32[80, 64], t: f32[70, 64]) -> loss {
         h[n, j] = max(sum(i) x[n, i] * w[i, j], 0)

@@ -8,7 +8,7 @@
 Every tile of rows reads the same columns of b. In b they are as far apart as b has rows, often a
 power of two: they fall on a few sets of the caches, evict each other, and each is in another page.
 The panel is contiguous and stays in the first-level cache while the rows pass; the rows' part of a
-stays in the second. Between blocks the sums are kept in memory, in f64 if a sum is long.
+stays in the second, where it may wait for several panels. Between blocks the sums are kept in memory, in f64 if a sum is long.
 
 The choice is by a closed-form cost beside that of the nest without blocks. It applies to sums of
 products of two f32 factors, one of which depends on the vector index and not on the tile's rows.
@@ -39,11 +39,12 @@ F32 = BYTES["f32"]
 @dataclass(frozen=True)
 class Stretch:
     """Rows that share a panel: so many `steps` of the outermost loop over rows, once for every step
-    of the loops over the indices `outside`."""
+    of the loops over the indices `outside`. A block of the sum stays for so many `panels`."""
 
     outside: frozenset[str]
     steps: int
     rows: int
+    panels: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Panels:
             self.source,
             outside,
             self.stretch.steps,
+            self.stretch.panels,
             self.cut.loop,
             self.cut.steps,
             _partial(self.work, self.cut),
@@ -230,11 +232,19 @@ class _Product:
             order = [i.name for i in self.work.over]
             if along and order.index(along) < cut.loop:
                 continue
-            sums = tiling.vectors * tiling.lanes * BYTES[_partial(self.work, cut) or "f32"]
+            partial = _partial(self.work, cut)
+            sums = tiling.vectors * tiling.lanes * BYTES[partial or "f32"]
             most = min(self.rows, limits.partial_bytes // sums)
             for part in (1, 2, 4, 8):
                 stretch = self._stretch(tiling, most // part)
-                if stretch is not None:
+                if stretch is None:
+                    continue
+                yield self._with(tiling, cut, stretch, along or "")
+                panels = -(-self.work.size[tiling.vector] // (tiling.vectors * tiling.lanes))
+                fitting = min(panels, limits.partial_bytes // (sums * stretch.rows))
+                if partial and fitting > 1:
+                    # of equal length
+                    stretch = replace(stretch, panels=-(-panels // -(-panels // fitting)))
                     yield self._with(tiling, cut, stretch, along or "")
 
     def _stretch(self, tiling: Tiling, rows: int) -> Stretch | None:
@@ -287,7 +297,7 @@ class _Product:
         )
 
     def _with(self, tiling: Tiling, cut: Cut, stretch: Stretch, along: str) -> Panels:
-        cycles = self._cycles(tiling, cut, -(-self.rows // stretch.rows), along)
+        cycles = self._cycles(tiling, cut, stretch, along)
         tile = {**tiling.rows, tiling.vector: tiling.vectors}
         share = self._multiplications * executed(self.work, tile, tiling.vector) / cycles
         return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, along, cycles, share)
@@ -317,9 +327,10 @@ class _Product:
         steps = -(-size // parts)
         return Cut(loop, steps, steps * depth)
 
-    def _cycles(self, tiling: Tiling, cut: Cut, stretches: int, along: str) -> float:
-        """Cycles of the nest in blocks, with so many stretches of rows."""
+    def _cycles(self, tiling: Tiling, cut: Cut, stretch: Stretch, along: str) -> float:
+        """Cycles of the nest in blocks."""
         target, costs = self.target, self.target.costs
+        stretches = -(-self.rows // stretch.rows)
         points, near = self.results * self.terms, target.tiling.cached_panel * target.l2.bytes
         # Panels are shared by threads, not rows; and what a step takes was measured.
         step, own = costs.loop_step - costs.panel_step, tiling.copies * tiling.lanes
@@ -342,8 +353,9 @@ class _Product:
         if partial:
             sums = -(-self.terms // cut.terms) * self.results / target.lanes
             cycles += sums * costs.partial_sum * BYTES[partial] / F32
-        # The narrow factor is read again for every panel; by then its rows may have left the cache.
-        panels = self.results / self.rows / (tiling.vectors * tiling.lanes)
+        # The narrow factor is read again for every group of panels; by then its rows may have left
+        # the cache.
+        panels = self.results / self.rows / (tiling.vectors * tiling.lanes) / stretch.panels
         if panels > 1 and self._bytes(self.narrow) / stretches > near:
             cycles += panels * self._bytes(self.narrow) / target.l1.line * costs.memory_line
         return cycles

@@ -10,7 +10,7 @@ is decided in `passes/cpu/cache_blocks.py`. Tests: tests/passes/test_cache_block
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import prod

@@ -8,7 +8,8 @@
 Every tile of rows reads the same columns of b. In b they are as far apart as b has rows, often a
 power of two: they fall on a few sets of the caches, evict each other, and each is in another page.
 The panel is contiguous and stays in the first-level cache while the rows pass; the rows' part of a
-stays in the second, where it may wait for several panels. Between blocks the sums are kept in memory, in f64 if a sum is long.
+stays in the second, through several panels where a comes from memory. Between blocks the sums are
+kept in memory, in f64 if a sum is long.
 
 The choice is by a closed-form cost beside that of the nest without blocks. It applies to sums of
 products of two f32 factors, one of which depends on the vector index and not on the tile's rows.

@@ -11,7 +11,9 @@ import pytest
 from support import TARGET, gradients, plan, system, values
 
 from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.cpu.cache_blocks import Panels, _Product
 from nnc.compiler.passes.cpu.loop_ir import Nest
+from nnc.compiler.passes.cpu.tiling import outer_tilings
 from nnc.compiler.pipeline import LlvmCode
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import CPU_TARGETS, Cache, CpuTarget
@@ -57,6 +59,44 @@ def _run(source: System, threads: int, target: CpuTarget) -> dict[str, np.ndarra
         program.arrays[name][...] = value
     program.run()
     return {name: np.array(program.arrays[name]) for name in source.outputs}
+
+
+def _cycles_of_all(product: _Product) -> list[float]:
+    """Of every tiling and every stretch of rows, with no limit."""
+    found = []
+    order = [i.name for i in product.work.over]
+    for tiling in product._tilings():
+        along, cut = product._along(tiling.vector), product._cut(tiling)
+        if along is None or (along and order.index(along) < cut.loop):
+            continue
+        tiles = product._tile_cycles(tiling)
+        for stretch in product._stretches(tiling, cut):
+            found.append(product._cycles(tiles, tiling, cut, stretch, along))
+    return found
+
+
+@pytest.mark.parametrize("name", ["matrices", "across", "kernel"])
+def test_the_cheapest_of_all_candidates_is_chosen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[tuple[_Product, float, Panels | None]] = []
+    panels = _Product.panels
+
+    def noted(product: _Product, most: float) -> Panels | None:
+        found = panels(product, most)
+        chosen.append((product, most, found))
+        return found
+
+    monkeypatch.setattr(_Product, "panels", noted)
+    _nests(system(f"model M{PRODUCTS[name]}", float_type="f32"), SMALL)
+    assert any(found for _, _, found in chosen)
+    for product, most, found in chosen:
+        cheapest = min((c for c in _cycles_of_all(product) if c < most), default=None)
+        assert (found and found.cycles) == cheapest
+        for index in product.work.outputs:
+            every = outer_tilings(product.work, index, False)
+            wanted = [t for t in every if product._in_panels(t.vectors, t.rows)]
+            assert [*outer_tilings(product.work, index, False, product._in_panels)] == wanted
 
 
 def _nests(source: System, target: CpuTarget) -> list[Nest]:

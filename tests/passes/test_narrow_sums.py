@@ -45,3 +45,34 @@ model M(x: f32[3, 7, 4]) -> y: f32[3] {{
     (eq,) = [e for e in clipped.equations if e.target == "y" or e.reduce]
     left = {i.name: i.size for i in eq.over}
     assert left.get("t", 1 if left else 0) == CASES[condition]
+
+
+FACTORS = {  # a sum over t < 7, and over how many places of t is left to sum
+    "x[b, t, j] * (x[b, t - 1, j] else 0)": 6,
+    "(x[b, t + 2, j] else 0) * (x[b, t - 1, j] else 0)": 4,
+    "-(x[b, 5 - t, j] else 0) * t": 6,
+    "x[b, t, j] * (x[b, t - 6, j] else 0)": 1,
+    "(x[b, t - 7, j] else 0) * t": 0,
+    "if t < 5 and b < 2 then t * (x[b, t - 1, j] else 0) else 0": 4,
+    "x[b, t, j] + (x[b, t - 1, j] else 0)": 7,  # a term, not a factor
+    "x[b, t, j] * (x[b, t - 1, j] else 2)": 7,
+    "t * (x[b, t - b, j] else 0)": 7,  # with another index
+    "t * (x[b, 2*t - 1, j] else 0)": 7,  # not by a factor
+}
+
+
+@pytest.mark.parametrize("body", FACTORS)
+def test_factors_that_are_0_outside_of_a_tensor(body: str) -> None:
+    whole = system(
+        f"model M(x: f32[3, 7, 4]) -> y: f32[3] {{\n    y[b] = sum(t < 7, j < 4) ({body})\n}}\n"
+    )
+    narrow = verify(narrow_sums(whole), "narrow-sums")
+    given = values(whole)
+    expected, found = evaluate(whole, given), evaluate(narrow, given)
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-12)
+    (eq,) = [e for e in narrow.equations if e.target == "y" or e.reduce]
+    left = {i.name: i.size for i in eq.over}
+    assert left.get("t", 1 if left else 0) == FACTORS[body]
+    # What is inside for all that is left needs no other value; a sum that is whole keeps it.
+    guarded = [read for read in eq.reads if read.other is not None]
+    assert bool(guarded) == (FACTORS[body] == 7)

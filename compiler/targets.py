@@ -379,7 +379,9 @@ _INTEL_BF16 = replace(
 # Measured on Ice Lake: a load, of a vector or for all lanes, takes as long as two multiply-adds.
 # Tiles of 4 x 4 or 3 x 8 vectors run at 97 % of the peak from the first-level cache, of 2 x 14 at
 # 91 %, of 2 x 8 at 83 %.
-_ONE_LOAD = TilingCosts(unit_stride=1.9, broadcast=1.9, load_overlap=0.05)
+_ONE_LOAD = TilingCosts(
+    unit_stride=1.9, broadcast=1.9, load_overlap=0.05, memory_line=16.0, pack_far=64.0
+)
 
 # No vectors, and little memory: nothing is packed into panels or fetched ahead.
 _SCALAR = CpuTarget(
@@ -420,7 +422,12 @@ CPU_TARGETS = {
         ),
         replace(_AVX512, name="skylake-server", l1=Cache(32 << 10, 8)),
         replace(
-            _AVX512, name="icelake-server", vnni=True, l2=Cache(1280 << 10, 20), costs=_ONE_LOAD
+            _AVX512,
+            name="icelake-server",
+            vnni=True,
+            l2=Cache(1280 << 10, 20),
+            costs=_ONE_LOAD,
+            tiling=TilingLimits(partial_bytes=512 << 10),
         ),
         *(
             replace(_INTEL_BF16, name=name + suffix, amx_cycles=cycles)

@@ -31,10 +31,18 @@ class Condition:
     """
 
     def __init__(self, expr: s.Expr, number: Number):
-        self.expr = expr
+        self.expr, self._number = expr, number
         self.text = format_expr(expr)
         self.names: dict[str, Span] = {}
         self._holds = self._compiled(expr, number)
+
+    @property
+    def alternatives(self) -> list[Condition]:
+        """The conditions of which one has to hold: of `a or b` these two."""
+        if not isinstance(self.expr, s.Binary) or self.expr.op != "or":
+            return [self]
+        sides = (Condition(side, self._number) for side in (self.expr.left, self.expr.right))
+        return [one for side in sides for one in side.alternatives]
 
     def holds(self, values: Mapping[str, float]) -> bool:
         """Whether it is true of these values, which include all `names`."""

@@ -128,13 +128,15 @@ class Sampling:
 
     def last_step(self, conditions: Iterable[Condition]) -> tuple[int, Condition] | None:
         """The last step before the first of the conditions on epsilon alone would hold, and that
-        condition; None if there is none."""
+        condition; None if there is none, or none that ever holds."""
         found = []
-        for condition in conditions:
+        for condition in (one for each in conditions for one in each.alternatives):
             if {*condition.names} == {"epsilon"}:
                 low, high = 0, 1
                 while high < MOST_STEPS and not self._holds(condition, high):
                     low, high = high, 2 * high
+                if high > MOST_STEPS:
+                    continue
                 while high - low > 1:
                     middle = (low + high) // 2
                     over = self._holds(condition, middle)
@@ -166,15 +168,17 @@ class Sampling:
         spent = replace(self.accountant, overflow=0.0).epsilon(taken)
         if spent == inf:  # without noise nothing is promised
             return
-        cost = taken * self.overflow * (1 + exp(min(spent, MOST_EXPONENT)))
-        if cost > LEAST_SHARE * self.choice.delta:
-            rate = rate_for(self.examples, self.capacity, OVERFLOW * self.choice.delta)
+        delta, factor = self.choice.delta, taken * (1 + exp(min(spent, MOST_EXPONENT)))
+        if factor * self.overflow > LEAST_SHARE * delta:
+            # less than may be lost, as a smaller rate may take more steps
+            chance = min(OVERFLOW * delta, LEAST_SHARE / 4 * delta / factor)
+            rate = rate_for(self.examples, self.capacity, chance)
             raise fail(
                 "E0703",
                 f"a step draws {self._expected_text} examples on average, and more than the "
                 f"{self.capacity:,} that fit with a chance of {self.overflow:.1e}",
                 self.choice.span,
-                label=f"`delta` is {self.choice.delta:g}",
+                label=f"`delta` is {delta:g} for {taken:,} steps",
                 help=f"`rate = {rate:.3g}` is the largest for this batch; or a larger `batch`",
             )
 

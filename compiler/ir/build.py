@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from .dtypes import HALVES, INTEGERS, NUMPY, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
+from .forms import form_of, set_form
 from .functions import CASTS, TABLE, promote
 from .lazy_numpy import np
 
@@ -395,22 +396,36 @@ def renamed(
 ) -> Expr:
     """The expression with other names of tensors and of indices, no two of them the same. Nothing
     can fold that has not folded already."""
-    unchanged = index_names(expr).isdisjoint(indices)
-    if unchanged and not any(read.tensor in tensors for read in reads(expr)):
-        return expr
-    # Without `call`: types and forms stay as they are.
     done: dict[Expr, Expr] = {}
-    for node in walk(expr):
-        moved = not done.keys().isdisjoint(node.children)
-        if isinstance(node, Read) and (moved or node.tensor in tensors):
-            index = tuple(done.get(c, c) for c in node.index)
-            other = None if node.other is None else done.get(node.other, node.other)
-            done[node] = Read(tensors.get(node.tensor, node.tensor), index, other, node.dtype)
-        elif isinstance(node, Apply) and moved:
-            done[node] = Apply(node.fn, tuple(done.get(c, c) for c in node.args), node.dtype)
-        elif isinstance(node, Idx) and node.name in indices:
-            done[node] = Idx(indices[node.name])
-    return done.get(expr, expr)
+
+    # Without `call`: types and forms stay as they are.
+    def change(node: Expr) -> Expr:
+        found = done.get(node)
+        if found is not None:
+            return found
+        found = node
+        unchanged = index_names(node).isdisjoint(indices)
+        if unchanged and not any(read.tensor in tensors for read in reads(node)):
+            pass
+        elif isinstance(node, Apply):
+            found = Apply(node.fn, tuple([change(a) for a in node.args]), node.dtype)
+        elif isinstance(node, Read):
+            index = tuple([change(e) for e in node.index])
+            other = None if node.other is None else change(node.other)
+            found = Read(tensors.get(node.tensor, node.tensor), index, other, node.dtype)
+        elif isinstance(node, Idx):
+            found = Idx(indices[node.name])
+        done[node] = found
+        return found
+
+    made = change(expr)
+    # The form stays where indices keep their names and no two tensors get one name.
+    if made is not expr and index_names(expr).isdisjoint(indices):
+        form, names = form_of(expr)
+        others = tuple([tensors.get(name, name) for name in names])
+        if len(set(others)) == len(names):
+            set_form(made, (form, others))
+    return made
 
 
 Expr.call = staticmethod(call)  # type: ignore[assignment]

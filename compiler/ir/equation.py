@@ -424,7 +424,10 @@ class System:
 
     def in_order(self) -> System:
         """The system with its equations in dependence order."""
-        return self.replace(equations=tuple(eq for c in self.components for eq in c))
+        ordered = self.replace(equations=tuple(eq for c in self.components for eq in c))
+        # In this order the same components are found, in the same order.
+        ordered.__dict__["components"] = self.components
+        return ordered
 
     def rewrite(self, change: Change) -> System:
         """The system with every expression rewritten as by `build.rewrite`, by a change that does

@@ -35,9 +35,13 @@ def form_of(expr: Expr) -> Formed:
     try:
         return expr._form  # type: ignore[attr-defined]
     except AttributeError:
-        pass
-    expr._form = _form_of(expr)  # type: ignore[attr-defined]
-    return expr._form  # type: ignore[attr-defined]
+        set_form(expr, _form_of(expr))
+        return expr._form  # type: ignore[attr-defined]
+
+
+def set_form(expr: Expr, form: Formed) -> None:
+    """Note the form of an expression that is known otherwise."""
+    expr._form = form  # type: ignore[attr-defined]
 
 
 def _form_of(expr: Expr) -> Formed:

@@ -68,7 +68,7 @@ def test_the_team_may_change_from_run_to_run() -> None:
     expected = program.arrays["y"].tobytes()
 
     class Changing:
-        turn = 0
+        turn, least = 0, 1.0
 
         @property
         def team(self) -> int:

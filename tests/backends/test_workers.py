@@ -130,6 +130,26 @@ def test_the_caller_keeps_its_cores(pool):
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.parametrize(
+    ("seconds", "core", "restricted"),
+    [(1e-4, 0, False), (1e-4, 1, True), (1e-4, -1, True), (1e-4, 9, False), (1.0, 0, True)],
+)
+def test_the_caller_of_a_brief_run_is_moved_only_off_a_workers_core(
+    pool, monkeypatch, seconds: float, core: int, restricted: bool
+) -> None:
+    pool._cores = [0, 1, 2, 3]
+    monkeypatch.setattr(workers, "_current_core", lambda: core)
+    assert pool._is_apart(seconds, 2) is not restricted
+    # The third core is a worker's for larger teams only.
+    monkeypatch.setattr(workers, "_current_core", lambda: 2)
+    assert pool._is_apart(1e-4, 2) and not pool._is_apart(1e-4, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen")
+def test_the_core_of_the_caller_is_one_that_it_may_use():
+    assert workers._current_core() in {-1, *os.sched_getaffinity(0)}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_has_workers_of_its_own():
     several = program(3)

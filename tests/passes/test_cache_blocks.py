@@ -11,7 +11,9 @@ import pytest
 from support import TARGET, gradients, plan, system, values
 
 from nnc.compiler.ir.equation import System
+from nnc.compiler.passes.cpu.cache_blocks import Panels, _Product
 from nnc.compiler.passes.cpu.loop_ir import Nest
+from nnc.compiler.passes.cpu.tiling import outer_tilings
 from nnc.compiler.pipeline import LlvmCode
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import CPU_TARGETS, Cache, CpuTarget
@@ -59,6 +61,44 @@ def _run(source: System, threads: int, target: CpuTarget) -> dict[str, np.ndarra
     return {name: np.array(program.arrays[name]) for name in source.outputs}
 
 
+def _cycles_of_all(product: _Product) -> list[float]:
+    """Of every tiling and every stretch of rows, with no limit."""
+    found = []
+    order = [i.name for i in product.work.over]
+    for tiling in product._tilings():
+        along, cut = product._along(tiling.vector), product._cut(tiling)
+        if along is None or (along and order.index(along) < cut.loop):
+            continue
+        tiles = product._tile_cycles(tiling)
+        for stretch in product._stretches(tiling, cut):
+            found.append(product._cycles(tiles, tiling, cut, stretch, along))
+    return found
+
+
+@pytest.mark.parametrize("name", ["matrices", "across", "kernel"])
+def test_the_cheapest_of_all_candidates_is_chosen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[tuple[_Product, float, Panels | None]] = []
+    panels = _Product.panels
+
+    def noted(product: _Product, most: float) -> Panels | None:
+        found = panels(product, most)
+        chosen.append((product, most, found))
+        return found
+
+    monkeypatch.setattr(_Product, "panels", noted)
+    _nests(system(f"model M{PRODUCTS[name]}", float_type="f32"), SMALL)
+    assert any(found for _, _, found in chosen)
+    for product, most, found in chosen:
+        cheapest = min((c for c in _cycles_of_all(product) if c < most), default=None)
+        assert (found and found.cycles) == cheapest
+        for index in product.work.outputs:
+            every = outer_tilings(product.work, index, False)
+            wanted = [t for t in every if product._in_panels(t.vectors, t.rows)]
+            assert [*outer_tilings(product.work, index, False, product._in_panels)] == wanted
+
+
 def _nests(source: System, target: CpuTarget) -> list[Nest]:
     code = LlvmCode(plan(source, target=target), target)
     return [code.nest(kernel) for kernel in code.plan.kernels]
@@ -77,6 +117,36 @@ def test_blocks_compute_the_same_on_any_number_of_threads(name: str) -> None:
     for output in source.outputs:
         np.testing.assert_allclose(first[output], exact[output], rtol=2e-5, atol=2e-5)
         assert all(other[output].tobytes() == first[output].tobytes() for other in others)
+
+
+# Lines of the other factor are so far away that a block stays for several panels.
+FAR = replace(
+    SMALL,
+    costs=replace(SMALL.costs, memory_line=100.0),
+    tiling=replace(SMALL.tiling, partial_bytes=64 << 10),
+)
+WIDE = "(a: f32[131, 70], b: f32[131, 272]) -> y { y[i, j] = sum(k) a[k, i] * b[k, j] }"
+
+
+@pytest.mark.parametrize("text", [PRODUCTS["across heads"], PRODUCTS["border"], WIDE])
+def test_panels_that_pass_a_block_in_turn_compute_the_same(text: str) -> None:
+    source = system(f"model M{text}", float_type="f32")
+    blocks = [nest.blocks for nest in _nests(source, FAR) if nest.blocks is not None]
+    assert any(b.panels > 1 and b.partial for b in blocks)
+    exact = evaluate(source, values(source), wide=True)
+    first, *others = (_run(source, threads, FAR) for threads in (1, 2, 3))
+    np.testing.assert_allclose(first["y"], exact["y"], rtol=2e-5, atol=2e-5)
+    assert all(other["y"].tobytes() == first["y"].tobytes() for other in others)
+
+
+def test_blocks_of_a_gradient_stay_in_cache_for_all_panels() -> None:
+    """Its sum is over so many rows that both factors come from memory."""
+    text = """model M(a: f32[25088, 64], b: f32[25088, 256]) -> y {
+        y[i, j] = sum(k) a[k, i] * b[k, j]
+    }"""
+    (nest,) = _nests(system(text, float_type="f32"), CPU_TARGETS["icelake-server"])
+    assert nest.blocks is not None and nest.blocks.panels == nest.loops[0].steps == 4
+    assert "4 panels in turn" in str(nest)
 
 
 def test_gradients_of_two_layers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,18 @@ def test_batches_that_are_too_small() -> None:
         prepared(PRIVATE, private__rate="0.2")
 
 
+def test_a_rate_that_is_advised_is_small_enough() -> None:
+    """Of many steps the chances of too small a batch add up."""
+    (until,) = project_of_text(PRIVATE.replace("epochs    = 2", "until epsilon > 3")).settings.until
+    choice = PrivacyChoice(1.0, 30.0, 1e-4)
+    with pytest.raises(UserError, match="more than the 100 that fit") as caught:
+        Sampling(choice, 1438, 100).check(None, [until])
+    (mistake,) = caught.value.diagnostics
+    assert mistake.label and re.fullmatch(r"`delta` is 0.0001 for [\d,]+ steps", mistake.label)
+    (rate,) = re.findall(r"rate = ([\d.]+)", mistake.help or "")
+    Sampling(replace(choice, rate=float(rate)), 1438, 100).check(None, [until])
+
+
 def test_a_batch_may_be_all_examples() -> None:
     job = prepared(PRIVATE.replace(", rate = 0.03", ""), batch="5000", epochs="1")
     sampling = job.private.sampling
@@ -278,4 +291,16 @@ def test_examples_with_weights_are_not_drawn_privately() -> None:
 def test_a_condition_may_be_about_other_values(whole) -> None:
     project = project_of_text(PRIVATE.replace("epochs    = 2", "until epsilon > 3 and loss < 9"))
     assert isinstance(project.settings.until[0], Condition)
+    sampling = whole[1].private.sampling
+    assert sampling.last_step(project.settings.until) is None
+    # what has to hold alone is a budget
+    either = project_of_text(PRIVATE.replace("epochs    = 2", "until loss < 0.1 or epsilon > 3"))
+    alone = project_of_text(PRIVATE.replace("epochs    = 2", "until epsilon > 3"))
+    last = sampling.last_step(either.settings.until)
+    assert last and last[1].text == "epsilon > 3"
+    assert last[0] == sampling.last_step(alone.settings.until)[0]
+
+
+def test_a_condition_may_never_hold(whole) -> None:
+    project = project_of_text(PRIVATE.replace("epochs    = 2", "until epsilon == 3"))
     assert whole[1].private.sampling.last_step(project.settings.until) is None

@@ -170,13 +170,11 @@ class _NestWriter:
             with panels.stretch(part, begin, end) as stretch:
                 for columns in vectors.segments:
                     first, last = self._elements(vectors, columns)
-                    width = columns.tile * vectors.lanes
-                    empty = vectors.kind == "parallel"
                     with (
-                        self.e.loop(first, last, width, maybe_empty=empty) as opened,
-                        self._entered(OpenNestLoop(vectors, columns, opened.index, 0)),
-                        panels.block(opened.index, columns, self._copies),
+                        panels.panel(columns, first, last) as column,
+                        self._entered(OpenNestLoop(vectors, columns, column, 0)),
                     ):
+                        panels.pack(column, columns, self._copies())
                         for segment in part:
                             span = stretch if len(part) == 1 else self._elements(rows, segment)
                             with self.e.loop(*span, segment.tile, maybe_empty=True) as row:

@@ -1,6 +1,6 @@
 """Cache blocks of a sum of products: packed panels, and sums that are in memory between blocks.
 
-    for stretches of rows, panels of columns, blocks of the sum:
+    for stretches of rows, groups of panels, blocks of the sum, panels:
         panel = the block's part of one factor, its elements in the order in which they are read
         for the stretch's rows: acc = 0; reduce in the block: acc = fma(…, panel); partial += acc
 
@@ -10,7 +10,7 @@ is decided in `passes/cpu/cache_blocks.py`. Tests: tests/passes/test_cache_block
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import prod
@@ -35,6 +35,7 @@ class PanelWriter:
         self.columns, self.rows, *self.inside = nest.outer[blocks.outside :]
         self.width = max(s.tile for s in self.columns.segments)  # of a panel, in vectors
         self.begin = ""  # the first row of the stretch
+        self.group, self.column = "", ""  # the first columns of the group, and of the panel
         self.first, self.last = "", ""  # whether the block is the sum's first, or its last
 
     # --- loops ---------------------------------------------------------------------------------
@@ -62,11 +63,28 @@ class PanelWriter:
             yield opened.index, a.intrinsic("smin", "i64", stop, end)
 
     @contextmanager
-    def block(
-        self, column: str, segment: Segment, copies: Callable[[], list[Copy]]
-    ) -> Iterator[None]:
-        """Loops over the blocks of the sum, in each of which the panel that begins at a column is
-        packed first."""
+    def panel(self, segment: Segment, first: str, last: str) -> Iterator[str]:
+        """Loops over groups of panels between two columns, the blocks of the sum, and the panels of
+        a group, which pass a block in turn: the first column of each panel."""
+        a, width, count = self.scalar, segment.tile * self.columns.lanes, self.blocks.panels
+        self.group = ""
+        parallel = self.columns.kind == "parallel"
+        with (
+            self.e.loop(first, last, count * width, maybe_empty=parallel) as opened,
+            self._block(),
+        ):
+            if count == 1:
+                yield opened.index
+                return
+            self.group = opened.index
+            stop = a.op("add", "i64", opened.index, str(count * width))
+            stop = a.intrinsic("smin", "i64", stop, last)
+            with self.e.loop(opened.index, stop, width) as panel:
+                yield panel.index
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        """Loops over the blocks of the sum."""
         e, a, blocks = self.e, self.scalar, self.blocks
         self.first = self.last = "true"
         with ExitStack() as loops:
@@ -80,7 +98,6 @@ class PanelWriter:
                     self.first = self._both(self.first, "0", begin)
                     self.last = self._both(self.last, str(size), end)
                 self.reductions.block[loop.index.name] = begin, end
-            self._pack(column, segment, begin, copies()[: segment.tile])
             yield
 
     def _both(self, condition: str, x: str, y: str) -> str:
@@ -90,14 +107,16 @@ class PanelWriter:
 
     # --- the panel -----------------------------------------------------------------------------
 
-    def _pack(self, column: str, segment: Segment, begin: str, copies: list[Copy]) -> None:
-        """Copies the block's part of the packed factor into the panel."""
+    def pack(self, column: str, segment: Segment, copies: list[Copy]) -> None:
+        """Copies the block's part of the packed factor into the panel that begins at a column."""
         e, a, lanes, blocks = self.e, self.scalar, self.nest.lanes, self.blocks
+        self.column, copies = column, copies[: segment.tile]
         cut, *inner = self.nest.inner[blocks.cut :]
         strides, stride = dict[str, int](), self.width * lanes
         for loop in (*reversed(inner), cut):
             strides[loop.index.name], stride = stride, stride * loop.index.size
         row = strides[cut.index.name]
+        begin, _ = self.reductions.block[cut.index.name]
         # A block that is transposed may begin before the panel, if that is short.
         slack = lanes * row if blocks.along == cut.index.name else 0
         panel = e.op(f"alloca [{blocks.steps * row + slack} x float], align 64", type="ptr")
@@ -181,11 +200,12 @@ class PanelWriter:
             outer[name] = row
 
     def _partial(self, count: int, type: str) -> str:
-        """Where the sums of the tile are: the tiles of the stretch one after the other."""
+        """Where the sums of the tile are: the tiles of the stretch one after the other, panel by
+        panel."""
         e, a, outer = self.e, self.scalar, self.reductions.output_loops
         steps = [min(self.blocks.rows, self.rows.steps), *(loop.steps for loop in self.inside)]
-        copies = prod(max(s.tile for s in loop.segments) for loop in self.nest.outer)
-        stack = e.op(f"alloca [{prod(steps) * copies} x {type}], align 64", type="ptr")
+        copies, panels = self._copies, self.blocks.panels
+        stack = e.op(f"alloca [{panels * prod(steps) * copies} x {type}], align 64", type="ptr")
         row = outer[self.rows.index.name]
         if self.begin:
             number = a.op("sub", "i64", row.base, self.begin)
@@ -196,4 +216,14 @@ class PanelWriter:
             number = a.op("mul", "i64", number, str(loop.steps))
             step = self.reductions.steps_before(outer[loop.index.name])
             number = a.op("add", "i64", number, step)
+        if self.group:
+            width = outer[self.columns.index.name].segment.tile * self.columns.lanes
+            panel = a.op("sub", "i64", self.column, self.group)
+            panel = a.op("udiv", "i64", panel, str(width))
+            number = a.op("add", "i64", number, a.op("mul", "i64", panel, str(prod(steps))))
         return self._cell(type, stack, a.op("mul", "i64", number, str(copies)))
+
+    @property
+    def _copies(self) -> int:
+        """Of the largest tile."""
+        return prod(max(s.tile for s in loop.segments) for loop in self.nest.outer)

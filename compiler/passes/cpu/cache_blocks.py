@@ -8,7 +8,8 @@
 Every tile of rows reads the same columns of b. In b they are as far apart as b has rows, often a
 power of two: they fall on a few sets of the caches, evict each other, and each is in another page.
 The panel is contiguous and stays in the first-level cache while the rows pass; the rows' part of a
-stays in the second. Between blocks the sums are kept in memory, in f64 if a sum is long.
+stays in the second, through several panels where a comes from memory. Between blocks the sums are
+kept in memory, in f64 if a sum is long.
 
 The choice is by a closed-form cost beside that of the nest without blocks. It applies to sums of
 products of two f32 factors, one of which depends on the vector index and not on the tile's rows.
@@ -31,7 +32,7 @@ from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
 from .loop_ir import PANEL, CacheBlocks, Loop
 from .tile_cost import Work, executed, outermost_rows_factor
-from .tiling import Tiling, outer_tilings
+from .tiling import Rows, Tiling, outer_tilings
 
 F32 = BYTES["f32"]
 
@@ -39,11 +40,12 @@ F32 = BYTES["f32"]
 @dataclass(frozen=True)
 class Stretch:
     """Rows that share a panel: so many `steps` of the outermost loop over rows, once for every step
-    of the loops over the indices `outside`."""
+    of the loops over the indices `outside`. A block of the sum stays for so many `panels`."""
 
     outside: frozenset[str]
     steps: int
     rows: int
+    panels: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Panels:
             self.source,
             outside,
             self.stretch.steps,
+            self.stretch.panels,
             self.cut.loop,
             self.cut.steps,
             _partial(self.work, self.cut),
@@ -117,9 +120,7 @@ def cache_blocks(work: Work, operands: Mapping[Read, Access], tiling: Tiling) ->
     best = None
     for product in _products(work, operands):
         most = worth * product.without(tiling)
-        for panels in product.panels():
-            if panels.cycles < (best.cycles if best else most):
-                best = panels
+        best = product.panels(best.cycles if best else most) or best
     return best
 
 
@@ -180,7 +181,7 @@ class _Product:
     def without(self, tiling: Tiling) -> float:
         """Cycles of the nest without blocks."""
         cycles = self.results * self.terms * tiling.score * self.target.fma_cycles
-        costs, footprint, line = self.target.costs, self._bytes(self.wide), self.target.l1.line
+        costs, footprint, line = self.target.costs, self._wide_bytes, self.target.l1.line
         if tiling.form == "scalar" or tiling.vector not in self.names:
             return cycles
         read = prod(n for name, n in tiling.extents.items() if name in self.names)
@@ -215,27 +216,50 @@ class _Product:
 
     # --- in blocks -------------------------------------------------------------------------------
 
-    def panels(self) -> Iterator[Panels]:
-        """The candidates: tilings, and stretches of rows."""
-        limits = self.target.tiling
+    def panels(self, most: float) -> Panels | None:
+        """The tiling and the stretches of rows that take the fewest cycles, below so many."""
+        best, order = None, [i.name for i in self.work.over]
         for tiling in self._tilings():
-            ours = self.names.isdisjoint(n for n, size in tiling.rows.items() if size > 1)
-            along = self._along(tiling.vector)
-            unit = along is not None
-            enough = tiling.copies >= limits.accumulators
-            enough = enough and limits.panel_vectors <= tiling.vectors <= limits.vectors
-            if not (ours and unit and enough):
+            # Whatever the stretches are, they add to what the tiles take.
+            tiles = self._tile_cycles(tiling)
+            along, cut = self._along(tiling.vector), self._cut(tiling)
+            if tiles >= most or along is None or (along and order.index(along) < cut.loop):
                 continue
-            cut = self._cut(tiling)
-            order = [i.name for i in self.work.over]
-            if along and order.index(along) < cut.loop:
+            for stretch in self._stretches(tiling, cut):
+                cycles = self._cycles(tiles, tiling, cut, stretch, along)
+                if cycles < most:
+                    best, most = (tiling, cut, stretch, along), cycles
+        if best is None:
+            return None
+        tiling, cut, stretch, along = best
+        tile = {**tiling.rows, tiling.vector: tiling.vectors}
+        share = self._multiplications * executed(self.work, tile, tiling.vector) / most
+        return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, along, most, share)
+
+    def _in_panels(self, vectors: int, rows: Rows) -> bool:
+        """Whether a tile reads the same panel for all its rows, and has enough accumulators."""
+        limits = self.target.tiling
+        return (
+            limits.panel_vectors <= vectors <= limits.vectors
+            and prod(rows.values()) * vectors >= limits.accumulators
+            and self.names.isdisjoint(n for n, size in rows.items() if size > 1)
+        )
+
+    def _stretches(self, tiling: Tiling, cut: Cut) -> Iterator[Stretch]:
+        """The candidates, of one panel and of several."""
+        limits, partial = self.target.tiling, _partial(self.work, cut)
+        sums = tiling.vectors * tiling.lanes * BYTES[partial or "f32"]
+        most = min(self.rows, limits.partial_bytes // sums)
+        panels = -(-self.work.size[tiling.vector] // (tiling.vectors * tiling.lanes))
+        for part in (1, 2, 4, 8):
+            stretch = self._stretch(tiling, most // part)
+            if stretch is None:
                 continue
-            sums = tiling.vectors * tiling.lanes * BYTES[_partial(self.work, cut) or "f32"]
-            most = min(self.rows, limits.partial_bytes // sums)
-            for part in (1, 2, 4, 8):
-                stretch = self._stretch(tiling, most // part)
-                if stretch is not None:
-                    yield self._with(tiling, cut, stretch, along or "")
+            yield stretch
+            fitting = min(panels, limits.partial_bytes // (sums * stretch.rows))
+            if partial and fitting > 1:
+                # of equal length
+                yield replace(stretch, panels=-(-panels // -(-panels // fitting)))
 
     def _stretch(self, tiling: Tiling, rows: int) -> Stretch | None:
         """At most so many rows; None if a step over the innermost index has more."""
@@ -262,14 +286,14 @@ class _Product:
     def _tilings(self) -> Iterator[Tiling]:
         """The candidates if the wide factor is contiguous along vectors, as its panel is."""
         for index in self.work.outputs:
-            if index.name not in self.names:
+            if index.name not in self.names or self._along(index.name) is None:
                 continue
             # Strides that are no vector's, but that of the index.
             strides = {a: MAX_LANES for a in self.wide.offset.coefficients} | {Idx(index.name): 1}
             panel = replace(self.wide, offset=Affine(strides, 0))
             accesses = (panel if a is self.wide else a for a in self.work.accesses)
             work = replace(self.work, accesses=tuple(accesses))
-            yield from outer_tilings(work, index, windows=False)
+            yield from outer_tilings(work, index, windows=False, wanted=self._in_panels)
 
     def _along(self, vector: str) -> str | None:
         """The summed index that the wide factor is contiguous along, so that it can be transposed;
@@ -285,12 +309,6 @@ class _Product:
             ),
             None,
         )
-
-    def _with(self, tiling: Tiling, cut: Cut, stretch: Stretch, along: str) -> Panels:
-        cycles = self._cycles(tiling, cut, -(-self.rows // stretch.rows), along)
-        tile = {**tiling.rows, tiling.vector: tiling.vectors}
-        share = self._multiplications * executed(self.work, tile, tiling.vector) / cycles
-        return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, along, cycles, share)
 
     @property
     def _multiplications(self) -> float:
@@ -317,10 +335,9 @@ class _Product:
         steps = -(-size // parts)
         return Cut(loop, steps, steps * depth)
 
-    def _cycles(self, tiling: Tiling, cut: Cut, stretches: int, along: str) -> float:
-        """Cycles of the nest in blocks, with so many stretches of rows."""
-        target, costs = self.target, self.target.costs
-        points, near = self.results * self.terms, target.tiling.cached_panel * target.l2.bytes
+    def _tile_cycles(self, tiling: Tiling) -> float:
+        """Cycles of the tiles alone, for operands that are as near as in blocks."""
+        target, costs, points = self.target, self.target.costs, self.results * self.terms
         # Panels are shared by threads, not rows; and what a step takes was measured.
         step, own = costs.loop_step - costs.panel_step, tiling.copies * tiling.lanes
         score = tiling.score / outermost_rows_factor(tiling.rows, self.work) - step / own
@@ -328,10 +345,18 @@ class _Product:
         # Lines of the narrow factor come from the second-level cache, one for each row.
         rows = prod(n for name, n in tiling.rows.items() if name in self.narrow_names)
         lines = points / (tiling.copies * tiling.lanes) * rows * F32 / target.l1.line
-        cycles += lines * costs.row_line
+        return cycles + lines * costs.row_line
+
+    def _cycles(
+        self, tiles: float, tiling: Tiling, cut: Cut, stretch: Stretch, along: str
+    ) -> float:
+        """Cycles of the nest in blocks, whose tiles take so many."""
+        target, costs, cycles = self.target, self.target.costs, tiles
+        stretches = -(-self.rows // stretch.rows)
+        points, near = self.results * self.terms, target.tiling.cached_panel * target.l2.bytes
         # Packing: all of the wide factor for every stretch of rows.
         vectors = stretches * points / self.rows / target.lanes
-        wait = costs.pack_near if self._bytes(self.wide) <= near else costs.pack_far
+        wait = costs.pack_near if self._wide_bytes <= near else costs.pack_far
         if along:
             transposing = costs.register_transpose * target.fma_cycles
             cycles += vectors * (transposing + costs.pack_across * wait)
@@ -342,11 +367,20 @@ class _Product:
         if partial:
             sums = -(-self.terms // cut.terms) * self.results / target.lanes
             cycles += sums * costs.partial_sum * BYTES[partial] / F32
-        # The narrow factor is read again for every panel; by then its rows may have left the cache.
-        panels = self.results / self.rows / (tiling.vectors * tiling.lanes)
-        if panels > 1 and self._bytes(self.narrow) / stretches > near:
-            cycles += panels * self._bytes(self.narrow) / target.l1.line * costs.memory_line
+        # The narrow factor is read again for every group of panels; by then its rows may have left
+        # the cache.
+        panels = self.results / self.rows / (tiling.vectors * tiling.lanes) / stretch.panels
+        if panels > 1 and self._narrow_bytes / stretches > near:
+            cycles += panels * self._narrow_bytes / target.l1.line * costs.memory_line
         return cycles
+
+    @cached_property
+    def _wide_bytes(self) -> int:
+        return self._bytes(self.wide)
+
+    @cached_property
+    def _narrow_bytes(self) -> int:
+        return self._bytes(self.narrow)
 
     def _bytes(self, factor: Access) -> int:
         """What the nest reads of a factor: all of it, or one element for each of its indices."""

@@ -101,16 +101,18 @@ class CacheBlocks:
 
     The first `outside` output loops surround everything. Then come the loop over vectors, which
     takes one panel at a step, and those over rows; `rows` steps of the outermost of these share
-    a panel. Of the reduction loops those before number `cut` take one step in a block, that one
-    `steps`, those after it all. `packed` is the factor and `source` its place in memory; where
-    vectors run across that, it is contiguous along the summed index `along`, and transposed in
-    registers; otherwise `ahead` is prefetched, what is packed some steps later. Between blocks the
-    sums are in memory as `partial`; empty if there is one block only."""
+    a panel. Through `panels` of them in turn the block stays the same, so that what it reads of the
+    other factor stays in cache. Of the reduction loops those before number `cut` take one step in a
+    block, that one `steps`, those after it all. `packed` is the factor and `source` its place in
+    memory; where vectors run across that, it is contiguous along the summed index `along`, and
+    transposed in registers; otherwise `ahead` is prefetched, what is packed some steps later.
+    Between blocks the sums are in memory as `partial`; empty if there is one block only."""
 
     packed: Read
     source: Access
     outside: int
     rows: int
+    panels: int
     cut: int
     steps: int
     partial: str
@@ -268,6 +270,8 @@ def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:
     marks = []
     if blocks.rows < rows.steps:
         marks.append(f"for every {blocks.rows} steps of {rows.index.name}")
+    if blocks.panels > 1:
+        marks.append(f"{blocks.panels} panels in turn")
     if blocks.partial:
         marks.append(f"sums between blocks in {blocks.partial}")
     return [

@@ -360,9 +360,11 @@ _index = lru_cache(Idx)  # nodes are interned; the cache skips that for every ca
 def outermost_rows_factor(rows: Mapping[str, int], work: Work) -> float:
     """The price of rows of the outermost index. They lie far apart, and threads, which are best off
     with what they have written themselves, would share another index than before and after."""
-    shared = work.target.tiling.even_parallel_steps
-    outermost = next((i.name for i in work.outputs[:1] if i.size >= shared), "")
-    tiled = work.accumulated is None and rows.get(outermost, 1) > 1
+    if work.accumulated is not None or not work.outputs:
+        return 1.0
+    outermost = work.outputs[0]
+    shared = outermost.size >= work.target.tiling.even_parallel_steps
+    tiled = shared and rows.get(outermost.name, 1) > 1
     return work.target.costs.outermost_rows_factor if tiled else 1.0
 
 

@@ -15,7 +15,7 @@ tests/passes/test_passes.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -33,6 +33,8 @@ from .tile_cost import (
     transposed_along,
 )
 
+Rows = Mapping[str, int]  # how many elements a tile has of output indices
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -41,7 +43,7 @@ class Tiling:
     form: str
     vector: str
     vectors: int
-    rows: Mapping[str, int]
+    rows: Rows
     lanes: int
     score: float  # cycles per result and per point reduced over
     sliding: Sliding | None = None
@@ -92,9 +94,14 @@ def tilings(work: Work) -> Iterator[Tiling]:
     yield Tiling("scalar", "", 1, {}, 1, cycles(work, {}, ""))
 
 
-def outer_tilings(work: Work, index: Index, windows: bool = True) -> Iterator[Tiling]:
-    """The candidates with vectors along an output index; of `windows`, too, that slide over
-    rows."""
+def outer_tilings(
+    work: Work,
+    index: Index,
+    windows: bool = True,
+    wanted: Callable[[int, Rows], bool] | None = None,
+) -> Iterator[Tiling]:
+    """The candidates with vectors along an output index; of `windows`, too, that slide over rows.
+    Only the costs of those are worked out whose vectors and rows are `wanted`."""
     # Vectors are stored to neighbouring elements, never scattered.
     if any(stride(store, index.name) != 1 for store in work.stores):
         return
@@ -116,9 +123,11 @@ def outer_tilings(work: Work, index: Index, windows: bool = True) -> Iterator[Ti
         limit = (target.registers - 1) // work.registers_per_copy // vectors - 1
         tiles = _transposable_rows(index, work) if is_map else _row_tiles(row_indices, limit, work)
         for rows in tiles:
-            if work.reduce and not _fits(work, index.name, {index.name: vectors, **rows}):
-                continue
             if rows and vectors > (1 if is_map else usual):  # one transposed block is enough
+                continue
+            if wanted is not None and not wanted(vectors, rows):
+                continue
+            if work.reduce and not _fits(work, index.name, {index.name: vectors, **rows}):
                 continue
             tile = {
                 # Balanced tiles are smaller than the largest: the cost is that of the average one.
@@ -155,8 +164,8 @@ def _fits(work: Work, vector: str, tile: Mapping[str, int], sliding: Sliding | N
     accumulators = prod(tile.values()) * work.registers_per_copy
     # A vector that each row loads for itself can be an operand in memory; one that several rows
     # read must stay in a register, for each step of a window.
-    shared = (d for _, d in work.depends if vector in d and any(n not in d for n in tile))
-    loaded = (prod(size for name, size in tile.items() if name in d) for d in shared)
+    shared = [d for _, d in work.depends if vector in d and any(n not in d for n in tile)]
+    loaded = [prod([size for name, size in tile.items() if name in d]) for d in shared]
     steps = sliding.steps if sliding else 1
     return accumulators + steps * max(loaded, default=0) < work.target.registers
 

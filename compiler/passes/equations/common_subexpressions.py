@@ -47,19 +47,18 @@ def common_subexpressions(system: System, target: Target) -> System:
                 stored = Read(old.target, old.place, None, old.dtype)
                 # Under its old body as well as under its rewritten one, as later bodies may have
                 # been rewritten in the same way, or not.
-                for one in (
-                    _Available(old.body, old, stored),
-                    _Available(new.body, old, stored),
-                    _undone(old, stored, target.equations.long_function),
-                ):
-                    if one is not None:
-                        coarse = _coarse_key(one.expr)
-                        # An index outside reads matches anything, constants included.
-                        free = _has_free_index(one.expr)
-                        key = coarse if free else (coarse, *_constants(one.expr))
-                        # Without the coarse key nothing finer is looked for.
-                        available.setdefault(coarse, [])
-                        available.setdefault(key, []).append(one)
+                bodies = dict.fromkeys((old.body, new.body))
+                fresh_ones = [_Available(body, old, stored) for body in bodies]
+                undone = _undone(old, stored, target.equations.long_function)
+                for one in (*fresh_ones, undone) if undone else fresh_ones:
+                    coarse = _coarse_key(one.expr)
+                    # An index outside reads matches anything, constants included.
+                    outside = _outside_reads(one.expr)
+                    free = any(isinstance(node, Idx) for node in outside)
+                    key = coarse if free else (coarse, *_constants(outside))
+                    # Without the coarse key nothing finer is looked for.
+                    available.setdefault(coarse, [])
+                    available.setdefault(key, []).append(one)
     return system.replace(equations=tuple(result[eq.target] for eq in system.equations))
 
 
@@ -105,13 +104,10 @@ def _coarse_key(expr: Expr) -> tuple:
     return fn, expr.dtype, *sorted({read.tensor for read in reads(expr)})
 
 
-def _constants(expr: Expr) -> list[str]:
-    """Equal for expressions that match and have no index outside their reads."""
-    return sorted(repr(n.value) for n in _outside_reads(expr) if isinstance(n, Const))
-
-
-def _has_free_index(expr: Expr) -> bool:
-    return any(isinstance(node, Idx) for node in _outside_reads(expr))
+def _constants(outside: set[Expr]) -> list[str]:
+    """Equal for expressions that match and have no index outside their reads, given the nodes that
+    stand there."""
+    return sorted(repr(n.value) for n in outside if isinstance(n, Const))
 
 
 def _outside_reads(expr: Expr) -> set[Expr]:
@@ -137,7 +133,7 @@ def _with_available(eq: Equation, available: dict[tuple, list[_Available]]) -> E
         coarse = _coarse_key(node)
         if coarse not in available:
             return None
-        fine = available.get((coarse, *_constants(node)), [])
+        fine = available.get((coarse, *_constants(_outside_reads(node))), [])
         for one in (*available[coarse], *fine):
             stored = one.equation
             places = match(one.expr, node) if stored.target != eq.target else None

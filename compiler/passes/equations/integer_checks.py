@@ -17,7 +17,7 @@ Tests: tests/passes/test_integer_checks.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
@@ -116,10 +116,27 @@ def obligations(system: System) -> list[Obligation]:
     """All that is not proven, in the order of the equations."""
     known = _Ranges(system)
     found: list[Obligation] = []
+    plain: dict[Hashable, bool] = {}  # by form
     for eq in system.equations:
-        if eq.target not in system.backward:
+        if eq.target in system.backward:
+            continue
+        form = eq.form[0]
+        if form not in plain:
+            plain[form] = _is_plain(eq)
+        if not plain[form]:
             found += _of_equation(eq, system, known)
     return found
+
+
+def _is_plain(eq: Equation) -> bool:
+    """Whether it computes no integers and has no index from data, as most equations."""
+    if eq.at is not None or not is_float(eq.dtype):
+        return False
+    return not any(
+        (isinstance(node, Read) and not all(map(is_static, node.index)))
+        or (isinstance(node, Apply) and node.dtype in INTEGERS and node.dtype != "bool")
+        for node in walk(eq.body)
+    )
 
 
 def _of_equation(eq: Equation, system: System, known: _Ranges) -> Iterator[Obligation]:

@@ -83,6 +83,7 @@ def cached_or_compiled(
     found = _load(cache, name)
     if found is not None:
         return found
+    jit.load_ahead()
     plan, texts = make()
     machine = jit.Machine(texts, level)
     try:

@@ -10,9 +10,10 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from itertools import count
+from threading import Thread
 from types import ModuleType
 
 from . import features
@@ -30,6 +31,13 @@ def _llvm() -> ModuleType:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm
+
+
+def load_ahead() -> None:
+    """Another thread loads LLVM, while this one decides what to compile."""
+    # Where no more threads are allowed, it is loaded when it is needed.
+    with suppress(RuntimeError):
+        Thread(target=_llvm, daemon=True).start()
 
 
 @cache

@@ -22,6 +22,7 @@ class ThreadThrottle:
 
     threads: int
     team: int = 0
+    least: float = float("inf")  # seconds of the fastest run
     _spent: float = 0.0
     _runs: int = 0
     _usual: float = float("inf")  # seconds of an undisturbed run with all threads
@@ -34,6 +35,7 @@ class ThreadThrottle:
 
     def ran(self, seconds: float) -> None:
         """A run of the present team took that long."""
+        self.least = min(self.least, seconds)
         self._spent += seconds
         self._runs += 1
         if self._spent < WINDOW:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable
 from ctypes import c_int64, c_void_p
@@ -25,6 +26,7 @@ from ...forks import renew_after_fork
 from .code_cache import Code
 from .thread_throttle import ThreadThrottle
 
+BRIEF = 1e-3  # seconds of a run: restricting the caller to a core takes up to 0.05 ms of them
 FEW_SPINS = 20  # where there are more threads than cores: who waits must leave its core to others
 
 
@@ -32,7 +34,8 @@ class Workers:
     """Threads 1, 2, … of every run; the caller is thread 0.
 
     Each keeps to one core while it runs a step: threads that wait by spinning must not share one.
-    The caller's own restriction is restored after every run.
+    The caller's own restriction is restored after every run. In brief runs the caller is restricted
+    only where it is on a worker's core: it then stays on the other for a while.
     """
 
     def __init__(self) -> None:
@@ -68,11 +71,19 @@ class Workers:
         with self._turn:
             team = 1 + self._at_least(throttle.team - 1, code, spins)
             began, pool = perf_counter(), self._cells.ctypes.data
-            if team == 1 or team > len(self._cores):
+            if team == 1 or team > len(self._cores) or self._is_apart(throttle.least, team):
                 step(pool, arena, team)
             else:
                 self._pinned(step, pool, arena, team)
             throttle.ran(perf_counter() - began)
+
+    def _is_apart(self, seconds: float, team: int) -> bool:
+        """Whether the caller of a run that may take so long need not be moved off the cores of the
+        team's workers."""
+        if seconds >= BRIEF:
+            return False
+        core = _current_core()
+        return core >= 0 and core not in self._cores[1:team]
 
     def _pinned(self, step: Callable[..., None], pool: int, arena: int, team: int) -> None:
         # The calling thread is the user's: its own restriction is restored even if the run raises.
@@ -149,6 +160,18 @@ def _work(
 def allowed_cores() -> list[int]:
     """The cores that the calling thread may use; empty where the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _find_current_core() -> Callable[[], int]:
+    """The C library's function for the core that the calling thread is on; -1 where it cannot
+    say."""
+    try:
+        return ctypes.PyDLL(None).sched_getcpu
+    except (AttributeError, OSError, TypeError):
+        return lambda: -1
+
+
+_current_core = _find_current_core()
 
 
 def _keep_to(core: int) -> None:

@@ -59,7 +59,7 @@ from .passes.kernels.barriers import place_barriers
 from .passes.kernels.dynamic_batch import dynamic_batch
 from .passes.kernels.equal_kernels import SharedCode, equal_kernels
 from .passes.kernels.fuse import fuse
-from .passes.kernels.kernel import Kernel, Plan
+from .passes.kernels.kernel import Blocks, Kernel, Plan
 from .passes.kernels.memory import plan_memory
 from .passes.kernels.prefetch import plan_prefetch
 from .passes.kernels.prologue import prologue
@@ -135,6 +135,17 @@ class LlvmCode:
         if found is None:
             found = self._nests[kernel] = lower(kernel, self.plan, self.target)
         return found
+
+    @property
+    def shares_work(self) -> bool:
+        """Whether several threads are of use: whether they share the loops of a kernel that every
+        run has. Else each kernel takes less time than it takes to wake them."""
+        items = self.plan.items[self.plan.prologue :]
+        if any(isinstance(item, Blocks) for item in items):
+            return True
+        kernels = replace(self.plan, items=items).kernels
+        models = (self.equal_kernels[kernel].representative for kernel in kernels)
+        return any(x.kind == "parallel" for model in models for x in self.nest(model).loops)
 
     def modules(self, size: int | None = None, clock: Clock | None = None) -> Iterator[str]:
         """LLVM IR in modules of about `size` characters, each written when it is asked for, so that

@@ -171,3 +171,16 @@ def test_arenas_are_apart():
         if name != "y":
             other.arrays[name][...] = array
     assert answer(one) == answer(other)
+
+
+@pytest.mark.parametrize(("size", "threads"), [(64, 3), (1, 1)])
+def test_programs_with_nothing_to_share_have_one_thread(pool, size: int, threads: int) -> None:
+    """Nobody wakes a worker for a sum of a few thousand terms, nor where the code was cached."""
+    text = f"""model M(x: f32[{size}, 30], w: f32[30, {4 * size}]) -> y: f32[{size}, {4 * size}] {{
+        y[b, o] = tanh(sum(i) x[b, i]*w[i, o])
+    }}"""
+    for _ in range(2):
+        made = CpuProgram(system(text, float_type="f32"), threads=3)
+        assert made.threads == threads
+    made.run()
+    assert len(pool._threads) == threads - 1

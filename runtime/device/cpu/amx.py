@@ -11,10 +11,10 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from collections.abc import Iterator
 from ctypes import c_int64, c_void_p
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,12 +23,14 @@ from ....compiler.ir.build import call
 from ....compiler.ir.dtypes import LINE
 from ....compiler.ir.equation import Equation, Index, System, Tensor
 from ....compiler.ir.expr import Idx, Read
-from ....compiler.passes.kernels.kernel import Plan
 from ....compiler.targets import CpuTarget
 from ... import cache
 from . import features
 from .code_cache import cached_or_compiled, compiled
 from .jit import LEVEL
+
+if TYPE_CHECKING:
+    from ....compiler.pipeline import LlvmCode
 
 # Documentation/arch/x86/xstate.rst of Linux: arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
@@ -63,15 +65,14 @@ def agrees(target: CpuTarget) -> bool:
     free = replace(target.layout, pack_element=0, start_kernel=0)
     system, target = _product(), replace(target, layout=free)
 
-    def made() -> tuple[Plan, Iterator[str]]:
+    def made() -> LlvmCode:
         from ....compiler.pipeline import compile  # not needed where the code was cached
 
-        code = compile(system, target)
-        return code.plan, code.modules()
+        return compile(system, target)
 
     entries = cache.kernel_cache()
     if entries is None:
-        code = compiled(*made(), LEVEL)
+        code = compiled(made(), LEVEL)
     else:
         code = cached_or_compiled(system, repr(target), LEVEL, entries, made)
     memory = np.zeros(code.arena_bytes + ARENA_BYTES + 2 * LINE, np.uint8)

@@ -13,22 +13,25 @@ import ctypes
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .... import __version__
 from ....compiler.ir.equation import System
 from ....compiler.ir.structural_hash import system_signature
-from ....compiler.passes.kernels.kernel import Plan
 from ...cache import FileCache
 from ...installed import installed_version
 from . import elf_linker as elf
 from . import features, jit
 
+if TYPE_CHECKING:
+    from ....compiler.pipeline import LlvmCode
+
+MODULE = 100_000  # characters: LLVM begins soon, and one more module costs it 1 ms
 FUNCTIONS = ("step", "run", "work", "stop")
 
 
@@ -40,13 +43,14 @@ class LoadedLibrary(Protocol):
 
 @dataclass(frozen=True)
 class Code:
-    """Functions, the offset of every tensor in the arena, the arena's size, and how many bytes each
-    thread has for itself behind it."""
+    """Functions, the offset of every tensor in the arena, the arena's size, how many bytes each
+    thread has for itself behind it, and whether several threads are of use."""
 
     library: LoadedLibrary
     offsets: Mapping[str, int]
     arena_bytes: int
     held_bytes: int = 0
+    shares_work: bool = True
 
 
 class Shared:
@@ -65,9 +69,14 @@ class Shared:
         return found
 
 
-def compiled(plan: Plan, texts: Iterable[str], level: int) -> Code:
-    """The code of a plan whose modules are `texts`, compiled and not cached."""
-    return Code(jit.Machine(texts, level), plan.offsets, plan.arena_bytes, plan.held_bytes)
+def compiled(source: LlvmCode, level: int) -> Code:
+    """The code, compiled and not cached."""
+    return _code(jit.Machine(source.modules(MODULE), level), source)
+
+
+def _code(library: LoadedLibrary, source: LlvmCode) -> Code:
+    plan = source.plan
+    return Code(library, plan.offsets, plan.arena_bytes, plan.held_bytes, source.shares_work)
 
 
 def cached_or_compiled(
@@ -75,38 +84,40 @@ def cached_or_compiled(
     target: str,
     level: int,
     cache: FileCache,
-    make: Callable[[], tuple[Plan, Iterable[str]]],
+    make: Callable[[], LlvmCode],
 ) -> Code:
-    """The cached code of the system; else what `make` plans and writes is compiled and cached.
+    """The cached code of the system; else what `make` gives is compiled and cached.
     `target` is all else that decides the code."""
     name = f"{key(system, target, level)}.{'so' if elf.supported() else 'o'}"
     found = _load(cache, name)
     if found is not None:
         return found
     jit.load_ahead()
-    plan, texts = make()
-    machine = jit.Machine(texts, level)
+    source = make()
+    machine = jit.Machine(source.modules(MODULE), level)
     try:
         binaries = machine.objects
         if elf.supported():
             binaries = [elf.link(binaries, FUNCTIONS)]
     except elf.Unlinkable:  # compiled, but only LLVM can load it
-        return Code(machine, plan.offsets, plan.arena_bytes, plan.held_bytes)
+        return _code(machine, source)
     # Loaded from the entry just written: the same path as every later run takes.
-    if cache.write(name, _packed(binaries, plan)):
+    if cache.write(name, _packed(binaries, source)):
         found = _load(cache, name)
-    return found or Code(machine, plan.offsets, plan.arena_bytes, plan.held_bytes)
+    return found or _code(machine, source)
 
 
 # --- entries of the cache -------------------------------------------------------------------------
 
 
-def _packed(binaries: Sequence[bytes], plan: Plan) -> bytes:
+def _packed(binaries: Sequence[bytes], source: LlvmCode) -> bytes:
     """The code, then a trailer with the parts' sizes and the arena's layout, then its size."""
+    plan = source.plan
     about = {
         "sizes": [len(b) for b in binaries],
         "arena": plan.arena_bytes,
         "held": plan.held_bytes,
+        "shares": source.shares_work,
         "offsets": dict(plan.offsets),
     }
     layout = json.dumps(about).encode()
@@ -131,7 +142,8 @@ def _load(cache: FileCache, name: str) -> Code | None:
     else:
         ends = [0, *accumulate(layout["sizes"])]
         library = jit.Loaded([content[a:b] for a, b in pairwise(ends)])
-    return Code(library, layout["offsets"], layout["arena"], layout["held"])
+    arena, held, shares = layout["arena"], layout["held"], layout["shares"]
+    return Code(library, layout["offsets"], arena, held, shares)
 
 
 def key(system: System, target: str, level: int) -> str:

@@ -32,7 +32,7 @@ from ...memory import require
 from ...thread_count import available_processors
 from ..bf16_arrays import Bf16Arrays, is_converted, memory_array, readable
 from . import host
-from .code_cache import Code, cached_or_compiled, compiled
+from .code_cache import MODULE, Code, cached_or_compiled, compiled
 from .jit import LEVEL, assembly
 from .thread_throttle import ThreadThrottle
 from .workers import FEW_SPINS, WORKERS, allowed_cores
@@ -40,7 +40,6 @@ from .workers import FEW_SPINS, WORKERS, allowed_cores
 if TYPE_CHECKING:
     from ....compiler.pipeline import LlvmCode
 
-MODULE = 100_000  # characters: LLVM begins soon, and one more module costs it 1 ms
 BRIEF = 2e-5  # seconds: less than handing the interpreter to another thread and back
 TRIALS = 3  # runs that are timed
 ARGUMENTS = (c_void_p, c_int64, c_int64)  # of a step: the arena, which thread, how many
@@ -67,6 +66,8 @@ class CpuProgram:
         self._planned = source if isinstance(source, Plan) else None
         self.target, self.options, self._level = target or host.target(), options, level
         self._code = code or self._find_code()
+        if not self._code.shares_work:
+            self.threads = 1
         # Behind the tensors that all threads see each thread has memory of its own.
         needed = self._code.arena_bytes + self.threads * self._code.held_bytes
         require(needed)
@@ -120,11 +121,9 @@ class CpuProgram:
         # was made.
         entries = None if self._planned else cache.kernel_cache()
         if entries is None:
-            return compiled(self.plan, self.modules(), self._level)
+            return compiled(self.source, self._level)
         decided = repr((self.target, self.options))
-        return cached_or_compiled(
-            self.system, decided, self._level, entries, lambda: (self.plan, self.modules())
-        )
+        return cached_or_compiled(self.system, decided, self._level, entries, lambda: self.source)
 
     def view(self, name: str) -> np.ndarray:
         """The tensor's place in the arena as an array; of numbers of bf16 a copy."""

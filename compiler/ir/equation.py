@@ -14,7 +14,7 @@ in `reference/evaluator.py`, rules in `verify.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, KeysView, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -173,7 +173,7 @@ class Tensor:
         """How many elements it has."""
         return prod(self.shape)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Of the memory that it takes, gaps included."""
         # Rows of the last dimension, rounded up for bf16, then one gap for each slice that the
@@ -330,9 +330,9 @@ class System:
         return [t for t in self.tensors.values() if t.kind == kind]
 
     @cached_property
-    def roots(self) -> list[str]:
+    def roots(self) -> KeysView[str]:
         """The tensors that must be computed: outputs, and next values of params and states."""
-        return [*self.outputs, *(n for n in self.updates.values() if n not in self.outputs)]
+        return dict.fromkeys((*self.outputs, *self.updates.values())).keys()
 
     @cached_property
     def block(self) -> Mapping[str, int]:

@@ -12,6 +12,7 @@ tensor. Value numbering: Cocke and Schwartz (1970). Tests: tests/passes/test_pas
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.affine import inside
@@ -36,11 +37,15 @@ class _Available:
 def common_subexpressions(system: System, target: Target) -> System:
     """Subexpressions equal to the body of an earlier pointwise equation become reads of it."""
     available: dict[tuple, list[_Available]] = {}
+    read_together: dict[str, set[frozenset[str]]] = {}  # by what is available, by the first name
     result: dict[str, Equation] = {}
     # In dependence order: what is available was computed before. Equations of one recurrence do not
     # serve each other, as their elements exist step by step.
     for component in system.components:
-        fresh = [_with_available(eq, available) for eq in component]
+        fresh = [
+            _with_available(eq, available) if _may_match(eq, read_together) else eq
+            for eq in component
+        ]
         for old, new in zip(component, fresh, strict=True):
             result[new.target] = new
             if _is_available(old):
@@ -51,6 +56,8 @@ def common_subexpressions(system: System, target: Target) -> System:
                 fresh_ones = [_Available(body, old, stored) for body in bodies]
                 undone = _undone(old, stored, target.equations.long_function)
                 for one in (*fresh_ones, undone) if undone else fresh_ones:
+                    tensors = frozenset(read.tensor for read in reads(one.expr))
+                    read_together.setdefault(min(tensors, default=""), set()).add(tensors)
                     coarse = _coarse_key(one.expr)
                     # An index outside reads matches anything, constants included.
                     outside = _outside_reads(one.expr)
@@ -123,6 +130,12 @@ def _outside_reads(expr: Expr) -> set[Expr]:
             else:
                 stack += node.children
     return found
+
+
+def _may_match(eq: Equation, read_together: Mapping[str, set[frozenset[str]]]) -> bool:
+    """Whether the equation reads all that something available reads."""
+    own = {*eq.sources}
+    return any(names <= own for one in ("", *own) for names in read_together.get(one, ()))
 
 
 def _with_available(eq: Equation, available: dict[tuple, list[_Available]]) -> Equation:

@@ -92,10 +92,13 @@ def row_blocks(system: System, target: CpuTarget) -> System:
 def _is_expanding(eq: Equation, system: System, target: CpuTarget) -> bool:
     """Whether it is a product that is worth computing again rather than storing."""
     limits, tensor = target.row_blocks, system.tensors[eq.target]
-    if eq.reduce != "sum" or not _is_recomputable(eq.target, system) or not is_float(eq.dtype):
+    # Its size first, by which nearly all sums are left out.
+    if eq.reduce != "sum" or tensor.bytes < limits.least_bytes or not is_float(eq.dtype):
+        return False
+    if not _is_recomputable(eq.target, system):
         return False
     operands = sum(system.tensors[name].bytes for name in eq.sources)
-    return tensor.bytes >= max(limits.least_bytes, limits.expansion * operands)
+    return tensor.bytes >= limits.expansion * operands
 
 
 def _is_recomputable(name: str, system: System) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from ...dsl.diagnostics.diagnostic import did_you_mean, fail
 from ..data import Dataset, Split
@@ -21,7 +22,7 @@ from ..inference.predict import Request, needed_names
 from ..inspect.attribution.attention import attention_of
 from ..inspect.attribution.attribute import BLUR, Attributor, Wish
 from ..inspect.attribution.checks import Randomised, curves, randomised
-from ..inspect.attribution.methods import Options, find_method
+from ..inspect.attribution.methods import METHODS, Method, Options, find_method
 from ..messages import notify
 from ..project import Project, load_dataset, open_project, setup_of
 from ..training.executor import Executor
@@ -32,6 +33,8 @@ from .program_files import standard_input
 from .weights import take_weights
 
 MEAN, ZERO = "mean", "zero"
+# what all methods are told but attention, whose maps are tensors of the model
+OF_MAPS = ("of", "at", "baseline", "result", "position", "randomise")
 MOST_AVERAGED = 10_000  # examples of which a baseline is the mean
 
 
@@ -42,6 +45,7 @@ def attribute(
 ) -> None:  # fmt: skip
     """What `nnc attribute` does."""
     chosen = find_method(method)
+    _check_options(chosen)
     files = (*inputs, *map(str, input_files))
     if files and numbers:
         raise click.UsageError("give files, or --example, not both")
@@ -101,6 +105,15 @@ def attribute(
     ]
     output.write(explained, rows)
     output.show(explained, rows, sys.stdout.isatty())
+
+
+def _check_options(method: Method) -> None:
+    """UsageError for an option of the command line that the method does not read."""
+    context = click.get_current_context()
+    others = {name for one in METHODS.values() for name in one.options} - {*method.options}
+    for name in (*sorted(others), *(OF_MAPS if method.attention else ())):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{method.name} has no --{name}")
 
 
 def _given(files: tuple[str, ...], run: Run) -> Given:

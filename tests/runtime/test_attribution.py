@@ -165,6 +165,11 @@ def test_a_gap_is_warned_of(digits, images):
         digits.attribute(images, steps=1)
 
 
+def test_a_map_that_is_not_finite_is_warned_of(line):
+    with pytest.warns(nnc.ProgramWarning, match="1 of 2 maps have numbers that are not finite"):
+        line.attribute(np.array([[1, 2, 3, np.inf], [0, 1, 2, 3]], np.float32))
+
+
 def test_a_layer_is_attributed_to_as_the_gradient_of_what_follows_it(digits, images):
     """The number of a class is linear in what the last layer reads."""
     weights = digits.parameters["dense2.w"]
@@ -440,6 +445,7 @@ def test_a_map_of_places_is_judged_at_the_images_elements():
         ({"position": 2}, "E0750", "no positions"),
         ({"steps": 0}, "E0750", "`steps` is at least 1"),
         ({"baseline": np.zeros((3, 3))}, "E0750", "the baseline is float64[3, 3]"),
+        ({"baseline": float("nan")}, "E0750", "not finite"),
         ({"baseline": "blurr"}, "E0750", "did you mean `blur`?"),
         ({"method": "occlusion", "window": 9}, "E0750", "does not fit 8×8×1"),
         ({"method": "shapley", "features": np.zeros((2, 2), int)}, "E0750", "the features are"),
@@ -484,6 +490,8 @@ def test_a_model_of_a_fixed_number_of_examples_is_refused():
         (["--example", "0", "--baseline", "zeros"], "did you mean `zero`?"),
         (["--example", "0", "x.npy"], "not both"),
         (["--example", "0", "--window", "a"], "is not a size"),
+        (["--example", "0", "--method", "saliency", "--steps", "5"], "saliency has no --steps"),
+        (["--example", "0", "--method", "attention", "--randomise"], "has no --randomise"),
     ],
 )
 def test_wrong_command_lines(run, capsys, arguments, says):

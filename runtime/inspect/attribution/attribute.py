@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import numpy as np
 
@@ -138,6 +139,9 @@ class Attributor:
 
     def warnings(self, found: Sequence[Attribution]) -> list[str]:
         """What is to be said of maps that do not add up as they should."""
+        broken = sum(not isfinite(one.sum) for one in found)
+        if broken:
+            return [f"{broken} of {len(found)} maps have numbers that are not finite"]
         wide = [one.gap for one in found if one.gap is not None and one.gap > LARGEST_GAP]
         if not wide:
             return []
@@ -219,6 +223,8 @@ class Attributor:
         if isinstance(self.wish.baseline, str):
             return self._blurred(self.wish.baseline)
         given = np.asarray(self.wish.baseline)
+        if given.dtype.kind == "f" and not np.isfinite(given).all():
+            raise fail("E0750", "the baseline has numbers that are not finite")
         tokens = self.subject.tokens
         # A number is that of a token, as are those of an array of the tokens' type.
         if tokens and (given.dtype.kind in "iu" or (not given.ndim and float(given).is_integer())):

@@ -58,13 +58,15 @@ class Lines:
 class Method:
     """A method; `lines` gives its equations for examples of a shape and so many features.
 
-    Its map `adds_up` to the score less that of the baseline; it has `windows`, or `features`, which
-    are groups of an example's numbers; it looks at a feature map where it `is_inside`; one of
-    `attention` has no equations, as the model's own tensors are its maps."""
+    It reads the `options` of these names. Its map `adds_up` to the score less that of the baseline;
+    it has `windows`, or `features`, which are groups of an example's numbers; it looks at a feature
+    map where it `is_inside`; one of `attention` has no equations, as the model's own tensors are
+    its maps."""
 
     name: str
     what: str
     lines: Callable[[tuple[int, ...], Options, int], Lines]
+    options: tuple[str, ...] = ()
     adds_up: bool = False
     windows: bool = False
     features: bool = False
@@ -142,11 +144,27 @@ METHODS: Mapping[str, Method] = {
         Method(
             "input-x-gradient", "the input times the gradient", _at_the_point("input_x_gradient")
         ),
-        Method("integrated-gradients", "along the way from a baseline", _path, adds_up=True),
-        Method("smooth-gradient", "the mean gradient of noisy copies (SmoothGrad)", _noise),
-        Method("occlusion", "what a covered window costs", _windows, windows=True),
+        Method(
+            "integrated-gradients", "along the way from a baseline", _path, ("steps",), adds_up=True
+        ),
+        Method(
+            "smooth-gradient",
+            "the mean gradient of noisy copies (SmoothGrad)",
+            _noise,
+            ("noise", "samples"),
+        ),
+        Method(
+            "occlusion", "what a covered window costs", _windows, ("window", "stride"), windows=True
+        ),
         Method("grad-cam", "places of a feature map", _at_the_point("grad_cam"), is_inside=True),
-        Method("shapley", "Shapley values of features", _shapley, adds_up=True, features=True),
+        Method(
+            "shapley",
+            "Shapley values of features",
+            _shapley,
+            ("samples", "window"),
+            adds_up=True,
+            features=True,
+        ),
         Method("attention", "what each position attends to", _none, attention=True),
     )
 }

@@ -14,11 +14,18 @@ from gallery_pictures import WIDTH
 from gallery_runs import Trained
 from gallery_sequences import spectrogram
 
+from nnc.examples import prompts_compared
 from nnc.examples.understood import RATE, TIMES, heard, held_out, said
 from nnc.runtime.data.formats.wave_file import wave_bytes
 
 SOUNDS = Path(__file__).parents[1] / "docs" / "sounds"
 SHOWN = ((1, 9), (4, 6))  # voices and digits of which the network has heard no recording
+
+# sounds, and what they say, which the network has never heard
+PROMPTS = {
+    "leave.wav": "to leave the conference",
+    "try_again.wav": "please try again",
+}
 
 
 def write_sound(name: str, sound: np.ndarray) -> None:
@@ -65,5 +72,38 @@ def understood(trained: Trained) -> dict[str, float]:
     return {"understood": float(right[~new].mean()), "new_understood": float(right[new].mean())}
 
 
+def speaking_prompts(trained: Trained) -> Svg:
+    """Recordings that were held out, and below each what the network makes of its text."""
+    text, count = trained.held_out("label"), trained.held_out("label_length")
+    names = trained.tokens("label")
+    texts = ["".join(names[t] for t in row[:n]) for row, n in zip(text, count, strict=True)]
+    picture = Svg(WIDTH, 400, "Prompts that were never heard in training")
+    for n, (name, wanted) in enumerate(PROMPTS.items()):
+        row = texts.index(wanted)
+        one = slice(row, row + 1)
+        length = int(trained.held_out("frames_length", one)[0])
+        made = trained.model.predict(
+            text=text[one],
+            count=count[one],
+            model="Prompt",
+            tensor=["energy", "frames", "sound"],
+            seed=1,
+        )
+        frames = int(made["frames"][0])
+        write_sound(name, prompts_compared.cut(made["sound"], made["frames"])[0])
+        for left, title, shown in (
+            (40, wanted, trained.held_out("frames", one)[0, :length]),
+            (350, "the network", made["energy"][0, :frames]),
+        ):
+            picture.text(left, 20 + 195 * n, title, 13)
+            spectrogram(picture, (left, 30 + 195 * n, 1.5 * len(shown), 140), shown)
+    return picture
+
+
+def distortions(trained: Trained) -> dict[str, float]:
+    """Mel-cepstral distortions of what is synthesised, and of what it is compared with."""
+    return prompts_compared.distortions(trained.model, trained.dataset)
+
+
 # what is measured of a run beside its own metrics
-MEASURES = {"speaking_digits": understood}
+MEASURES = {"speaking_digits": understood, "speaking_prompts": distortions}

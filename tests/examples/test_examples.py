@@ -143,7 +143,7 @@ class Trained:
     bound: float
 
     def fits(self, value: float) -> bool:
-        less = self.measured.endswith(("loss", "error", "distance", "rmse"))
+        less = self.measured.endswith(("loss", "error", "distance", "distortion", "rmse"))
         return value <= self.bound if less else value >= self.bound
 
 
@@ -171,6 +171,7 @@ TRAINED = {
     "spoken_digits":     Trained({"epochs": "3"},               "test_accuracy", 0.95),
     "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),
     "speaking_digits":   Trained({"epochs": "2"},               "test_error",    0.85),
+    "speaking_prompts":  Trained({"epochs": "4"},               "test_distortion", 8.0),
     "siamese_digits":    Trained({"epochs": "10"},              "test_accuracy", 0.95),
     "heat_equation":     Trained({"epochs": "100"},             "test_error",    0.01),
     "vae_digits":        Trained({"epochs": "10"},              "test_error",    0.025),

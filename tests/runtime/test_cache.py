@@ -12,22 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_programs import DIGITS, write
-from support import plan
+from support import plan, system
 
 from nnc.compiler.ir.build import call, literal
 from nnc.compiler.ir.equation import Equation, Index, System, Tensor
 from nnc.compiler.ir.expr import Idx, Read
 from nnc.compiler.ir.structural_hash import system_signature
+from nnc.compiler.options import DEFAULT
 from nnc.compiler.passes.kernels.equal_kernels import equal_kernels
+from nnc.compiler.programs import training_step
 from nnc.compiler.targets import CpuTarget
 from nnc.dsl import files
 from nnc.runtime import cache as caches
+from nnc.runtime.assignments import Assignment
 from nnc.runtime.cache import FileCache
 from nnc.runtime.device.cpu import code_cache as code
 from nnc.runtime.device.cpu import elf_linker as elf
+from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu import program as cpu
 from nnc.runtime.device.cpu.jit import LEVEL
 from nnc.runtime.device.cpu.program import CpuProgram
+from nnc.runtime.project import project_of_text, setup_of
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +207,31 @@ def test_code_in_several_modules_is_the_same(folder, monkeypatch, linked):
     assert result(fresh) == expected == result(CpuProgram(product(depth=2), 2))
 
 
+@pytest.mark.parametrize("linked", [elf.supported(), False])
+def test_a_function_that_kernels_call_is_in_one_module(folder, monkeypatch, linked):
+    source = system(
+        "model M(x: f32[64], r: f32[2]) -> y, z { y = sum(k) x[k] * r[0]^r[1]\n"
+        " z = max(k) x[k] * r[0]^r[1] }",
+        float_type="f32",
+    )
+
+    def bits():
+        program = CpuProgram(source, 2)
+        program.arrays["x"][...], program.arrays["r"][...] = np.linspace(0.1, 2, 64), (1.7, 3.1)
+        program.run()
+        return program.arrays["y"].tobytes() + program.arrays["z"].tobytes()
+
+    expected = bits()
+    shutil.rmtree(folder)
+    monkeypatch.setattr(elf, "supported", lambda: linked)
+    monkeypatch.setattr(cpu, "MODULE", 1)
+    texts = [*CpuProgram(source, 2).modules()]
+    heads = [line for text in texts for line in text.splitlines() if "float @nnc.pow.1(" in line]
+    assert len([head for head in heads if head.startswith("define hidden")]) == 1
+    assert any(head.startswith("declare hidden") for head in heads)
+    assert bits() == expected
+
+
 def test_code_that_cannot_be_linked_is_loaded_by_llvm(folder, monkeypatch):
     expected = result(CpuProgram(product()))
 
@@ -238,6 +268,33 @@ def test_the_key_changes_with_whatever_decides_the_code(monkeypatch):
     monkeypatch.setattr(code, "_compiler", lambda: "another compiler")
     seen.add(key())
     assert len(seen) == 9
+
+
+SETTINGS = """
+model M(x: f32[B, 6]) -> y: f32[B, 3] { y = x |> Dense(4) |> Dense(3) }
+train M {
+    input target: i32[B]
+    loss = cross_entropy(y, target)
+    optimizer = sgd(lr = 0.5)
+    batch = 4
+    steps = 1
+}
+"""
+
+
+def test_another_text_setting_or_processor_has_another_key(monkeypatch):
+    def key(text=SETTINGS, **settings):
+        given = [Assignment(name, value) for name, value in settings.items()]
+        project = project_of_text(text, "m.nn", None, given)
+        step, _ = training_step(setup_of(project, None))
+        return code.key(step, repr((host.target(), DEFAULT)), LEVEL)
+
+    assert key() == key() == key(SETTINGS + "# a comment\n") == key(batch="4")
+    seen = [key(), key(SETTINGS.replace("0.5", "0.25")), key(SETTINGS.replace("(4)", "(5)"))]
+    seen += [key(batch="3"), key(precision="bf16"), key(optimizer="adam(lr = 0.5)")]
+    monkeypatch.setenv("NNC_TARGET", "generic-sse")
+    seen.append(key())
+    assert len({*seen}) == len(seen)
 
 
 def test_signatures_tell_systems_apart():

@@ -41,6 +41,7 @@ from .thread_pool import ARENA_AGAIN, pool
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" }'
 ALONE = "ptr %arena, ptr %values"  # the arguments of a step that one thread runs
+_INTERNAL, _ATTRIBUTED = "define internal ", " #0 {"  # around the heads of what kernels call
 CALLS = "nounwind noinline optnone"  # a long list of calls: nothing that LLVM could make better
 
 
@@ -94,10 +95,11 @@ def modules(
         calls |= {kernel: function.call(kernel) for kernel in members}
         # The module is full. The next one starts with declarations of its own.
         if size is not None and sum(map(len, functions.values())) >= size:
-            yield _text(declarations, functions.values())
+            yield _text(_once(declarations, finished), functions.values())
             finished += functions
             declarations, functions = {}, {}
-    declarations |= dict.fromkeys(f"declare hidden {head}" for head in finished)
+    elsewhere = dict.fromkeys(f"declare hidden {head}" for head in finished)
+    declarations = elsewhere | (declarations if size is None else _once(declarations, finished))
     e = FunctionWriter(declarations)
     writer = _StepWriter(e, calls, plan, clock, alone, divided)
     writer.step()
@@ -110,6 +112,22 @@ def modules(
     parts = [*writer.parts.values(), *divide]
     whole = _text(declarations, [*functions.values(), *parts, *now, step, threads])
     yield whole if debug is None else f"{whole}\n{debug}"
+
+
+def _once(declarations: Iterable[str], finished: list[str]) -> dict[str, None]:
+    """The declarations of one of several modules. What kernels call is defined by the first module
+    that calls it, which adds it to what is `finished`, and declared by the others."""
+    found: dict[str, None] = {}
+    for line in declarations:
+        if line.startswith(_INTERNAL):
+            head, opened, body = line.removeprefix(_INTERNAL).partition(_ATTRIBUTED)
+            if head in finished:
+                line = f"declare hidden {head}"
+            else:
+                finished.append(head)
+                line = f"define hidden {head}{opened}{body}"
+        found[line] = None
+    return found
 
 
 def _on_one_thread(text: str) -> str:

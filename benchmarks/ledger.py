@@ -211,6 +211,7 @@ def page() -> str:
     ]
     for target, results in kept.items():
         lines.append(f"- **{target}**: {results['processor']}, {results['threads']} threads")
+    lines += products_of(kept)
     for title, passes, there in (
         ("For CPUs", CPU.passes, ()),
         ("For GPUs alone", gpu().passes, {p.name for p in CPU.passes}),
@@ -224,6 +225,28 @@ def page() -> str:
     for each in (Pass("store-weights", store_weights), Pass("quantize", quantize)):
         lines += entry_of(each, kept)
     return "\n".join(lines) + "\n"
+
+
+def products_of(kept: dict[str, dict]) -> list[str]:
+    """What register tiles and cache blocks by the costs measured on a target bring, of products
+    alone: kept as they were measured in turns, one thread, with the costs of before."""
+    lines: list[str] = []
+    for target, results in kept.items():
+        rows = results.get("products", {})
+        if not rows:
+            continue
+        lines += ["", f"## Products by the costs measured on {target}", ""]
+        lines += [
+            "`benchmarks/products.py`, one thread, in turns with the costs of before and with"
+        ]
+        lines += ["PyTorch, while other programs ran on the host: speed over theirs.", ""]
+        lines += ["| product | gain | beside PyTorch |", "|---|---|---|"]
+        lines += [
+            f"| {name} | {row['gain'] - 1:+.0%} ({row['low'] - 1:+.0%} to {row['high'] - 1:+.0%})"
+            f" | {row['torch']:.2f} |"
+            for name, row in rows.items()
+        ]
+    return lines
 
 
 def entry_of(each: Pass, kept: dict[str, dict]) -> list[str]:

@@ -78,7 +78,8 @@ class TilingCosts:
     pack_near: float = 12.0  # … and waiting for each of its rows from the second-level cache, …
     pack_far: float = 24.0  # … or from beyond
     pack_across: float = 0.25  # of that, for each vector that is transposed
-    partial_sum: float = 2.0  # adding a vector of f32 sums to those of the blocks before
+    partial_sum: float = 2.0  # adding a vector of f32 sums to those of the blocks before, …
+    partial_far: float = 0.0  # … and what it takes more if they have left the second-level cache
 
 
 @dataclass(frozen=True)
@@ -380,7 +381,13 @@ _INTEL_BF16 = replace(
 # Tiles of 4 x 4 or 3 x 8 vectors run at 97 % of the peak from the first-level cache, of 2 x 14 at
 # 91 %, of 2 x 8 at 83 %.
 _ONE_LOAD = TilingCosts(
-    unit_stride=1.9, broadcast=1.9, load_overlap=0.05, memory_line=16.0, pack_far=64.0
+    unit_stride=1.9,
+    broadcast=1.9,
+    bounds_check=1.0,
+    load_overlap=0.05,
+    memory_line=16.0,
+    pack_far=64.0,
+    partial_far=4.0,
 )
 
 # No vectors, and little memory: nothing is packed into panels or fetched ahead.

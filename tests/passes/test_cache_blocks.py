@@ -149,6 +149,14 @@ def test_blocks_of_a_gradient_stay_in_cache_for_all_panels() -> None:
     assert "4 panels in turn" in str(nest)
 
 
+def test_sums_between_blocks_stay_in_cache_with_what_the_next_block_reads() -> None:
+    target = CPU_TARGETS["icelake-server"]
+    blocks = _product(25088, 256, 64).blocks
+    assert blocks is not None and blocks.partial == "f32" and blocks.panels == 1
+    rows = 4 * blocks.rows
+    assert 128 << 10 < rows * (64 + blocks.steps) * 4 <= target.l2.bytes // 2
+
+
 def test_gradients_of_two_layers() -> None:
     text = """model M(x: f32[70, 90], w: f32[90, 80], v: f32[80, 64], t: f32[70, 64]) -> loss {
         h[n, j] = max(sum(i) x[n, i] * w[i, j], 0)

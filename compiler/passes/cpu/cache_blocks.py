@@ -366,7 +366,11 @@ class _Product:
         partial = _partial(self.work, cut)
         if partial:
             sums = -(-self.terms // cut.terms) * self.results / target.lanes
-            cycles += sums * costs.partial_sum * BYTES[partial] / F32
+            # Between two blocks the next one's part of the narrow factor is read.
+            own = stretch.rows * stretch.panels * tiling.vectors * tiling.lanes * BYTES[partial]
+            far = own + stretch.rows * cut.terms * F32 > near
+            each = costs.partial_sum + (costs.partial_far if far else 0.0)
+            cycles += sums * each * BYTES[partial] / F32
         # The narrow factor is read again for every group of panels; by then its rows may have left
         # the cache.
         panels = self.results / self.rows / (tiling.vectors * tiling.lanes) / stretch.panels

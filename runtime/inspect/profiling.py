@@ -12,7 +12,7 @@ A kernel computes several equations at once. Its time is shared out among them b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_void_p
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -233,9 +233,6 @@ class ClockedProgram(CpuProgram):
         # line
         self._cells = cells.reshape(threads, -1)
         self._now = self._code.library.function("now", c_void_p)
-
-    def modules(self) -> Iterator[str]:
-        return self.source.modules(clock=self.clock)
 
     def clear(self) -> None:
         self._cells[...] = 0

@@ -29,6 +29,7 @@ from . import elf_linker as elf
 from . import features, jit
 
 if TYPE_CHECKING:
+    from ....compiler.codegen.llvm.module import Clock
     from ....compiler.pipeline import LlvmCode
 
 MODULE = 100_000  # characters: LLVM begins soon, and one more module costs it 1 ms
@@ -69,9 +70,9 @@ class Shared:
         return found
 
 
-def compiled(source: LlvmCode, level: int) -> Code:
-    """The code, compiled and not cached."""
-    return _code(jit.Machine(source.modules(MODULE), level), source)
+def compiled(source: LlvmCode, level: int, clock: Clock | None = None) -> Code:
+    """The code, compiled and not cached; with a `clock` that counts the ticks of kernels."""
+    return _code(jit.Machine(source.modules(MODULE, clock), level), source)
 
 
 def _code(library: LoadedLibrary, source: LlvmCode) -> Code:

@@ -38,6 +38,7 @@ from .thread_throttle import ThreadThrottle
 from .workers import FEW_SPINS, WORKERS, allowed_cores
 
 if TYPE_CHECKING:
+    from ....compiler.codegen.llvm.module import Clock
     from ....compiler.pipeline import LlvmCode
 
 BRIEF = 2e-5  # seconds: less than handing the interpreter to another thread and back
@@ -48,9 +49,11 @@ ARGUMENTS = (c_void_p, c_int64, c_int64)  # of a step: the arena, which thread, 
 class CpuProgram:
     """A compiled system with its memory, which one caller uses at a time; a `twin` is for another.
 
-    The code of a system is cached; that of a plan is not. Raises NotEnoughMemory before it takes
-    memory that is not there.
+    The code of a system is cached; that of a plan is not, and can have a `clock`. Raises
+    NotEnoughMemory before it takes memory that is not there.
     """
+
+    clock: Clock | None = None
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class CpuProgram:
         # was made.
         entries = None if self._planned else cache.kernel_cache()
         if entries is None:
-            return compiled(self.source, self._level)
+            return compiled(self.source, self._level, self.clock)
         decided = repr((self.target, self.options))
         return cached_or_compiled(self.system, decided, self._level, entries, lambda: self.source)
 
@@ -196,7 +199,7 @@ class CpuProgram:
 
     def modules(self) -> Iterator[str]:
         """The code as it is compiled: in modules, each written when LLVM is ready for it."""
-        return self.source.modules(MODULE)
+        return self.source.modules(MODULE, self.clock)
 
     @property
     def llvm(self) -> str:

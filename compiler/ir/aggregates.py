@@ -17,7 +17,8 @@ whose size differs. A constant that differs is a function of the number of examp
 stage it is that of the set.
 
 In a model, examples may meet although a value belongs to one of them: batch normalisation reads the
-mean of its batch. Whatever a parameter is applied to later counts as a value of its example.
+mean of its batch. Whatever a parameter is applied to later counts as a value of its example. So
+does what is read of another example at a place that belongs to this one, `label[partner[b]]`.
 
 Gray et al., Data Cube: A Relational Aggregation Operator, 1997. Tests:
 tests/runtime/test_set_measures.py, tests/fuzzers/metrics.py.
@@ -31,7 +32,7 @@ from dataclasses import dataclass, replace
 from .aggregate_terms import Part, Term, factored, named_terms, text_of
 from .dtypes import is_float
 from .equation import Equation, System, is_recurrent
-from .expr import Apply, Const, Expr, Idx, Read, walk
+from .expr import Apply, Const, Expr, Idx, Read, reads, walk
 
 SIZES = 840, 1680  # batches to compare; a half, a third, … of them are whole numbers
 DISTRIBUTIVE = ("sum", "prod", "max", "min")
@@ -242,16 +243,22 @@ class _Analysis:
                     return False
                 if own.kind == "rows":
                     place = node.index[own.axis]
-                    if not (place is here and own.count == count) and not (
+                    if (place is here and own.count == count) or (
                         # of a reshaped [B*T] the example k // T
                         count % own.count == 0 and _is(place, "floordiv", here, count // own.count)
                     ):
+                        children = tuple(c for c in children if c is not place)
+                    elif not self._is_given_place(place):
                         return False
-                    children = tuple(c for c in children if c is not place)
             elif _is(node, "mod", here, count):
                 children = ()
             fine[node] = all(fine[c] for c in children)
         return fine[body]
+
+    def _is_given_place(self, place: Expr) -> bool:
+        """Whether it is what an example says of another one's place in the batch, such as the
+        partner that is drawn for it. Among the rows of all batches it would be another's place."""
+        return any(self.of(read.tensor).kind == "rows" for read in reads(place))
 
     def _is_fixed(self, node: Expr) -> bool:
         """Whether no constant in a subexpression depends on the number of examples."""

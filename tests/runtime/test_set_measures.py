@@ -461,6 +461,30 @@ def test_what_is_mixed_at_random_is_a_value_of_its_example(tmp_path):
         assert [*parts(tmp_path, text, model, training).values()] == ["sum"]
 
 
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("max(pair)", ["max"]),
+        ("mean(pair)", ["sum"]),
+        ("mean((pair - mean(pair))^2)", ["rows", "sum"]),
+        ("mean(b) c[max(next[b], 0), 0]", ["sum"]),
+        # a place among all examples that the last stage finds, and not one that an example names
+        ("c[argmax(b) c[b, 0], 1]", ["rows"]),
+    ],
+)
+def test_what_is_read_at_a_place_in_the_batch_is_a_value_of_its_example(tmp_path, text, kinds):
+    """The place is computed from one that is drawn; among all examples it would be another's."""
+    model = MODEL.replace(
+        "    logits[",
+        """    partner = partners(c)
+    next[b] = if c[partner[b], 0] > 0 then partner[b] else -1
+    pair[b] = c[b, 0] + (if next[b] < 0 then 0 else c[max(next[b], 0), 0])
+    logits[""",
+    ).replace("-> ", "-> next: i32[B], pair: f32[B], ")
+    for training in (True, False):
+        assert sorted({*parts(tmp_path, text, model, training).values()}) == kinds
+
+
 def test_batch_normalisation_is_measured_as_it_was_trained(tmp_path, monkeypatch):
     model = MODEL.replace("s * c[b, k]", "s * z[b, k]").replace(
         "    logits[", "    z = c |> BatchNorm\n    logits["

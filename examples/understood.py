@@ -6,7 +6,7 @@
 
 Every digit is synthesised in every voice five times, with different noise, written as WAV files and
 classified by the recogniser. Combinations of a voice and a digit that were not in the training data
-are reported separately; for a run with `--set data.fold=2` the last argument is 2.
+are reported separately; for a run with `--set fold=2` the last argument is 2.
 """
 
 from __future__ import annotations

@@ -62,7 +62,10 @@ class Trained:
         for the others in proportion to those of these seconds."""
         total = _steps(self.run)
         start, first = self._timed([*options, "--max-time", "0.1s"])
-        taken, steps = self._timed([*options, "--max-time", f"{start + TIMED:.0f}s"])
+        taken, steps, timed = start, first, TIMED
+        while steps <= first:  # most of the time may be what is measured at the end
+            taken, steps = self._timed([*options, "--max-time", f"{start + timed:.0f}s"])
+            timed *= 2
         if steps >= total:
             return taken
         return start + (taken - start) * (total - first) / (steps - first)

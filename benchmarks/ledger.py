@@ -228,18 +228,21 @@ def page() -> str:
 
 
 def products_of(kept: dict[str, dict]) -> list[str]:
-    """What register tiles and cache blocks by the costs measured on a target bring, of products
-    alone: kept as they were measured in turns, one thread, with the costs of before."""
+    """What register tiles, cache blocks, sliding windows and the costs measured on a target bring,
+    of products alone, as they were measured in turns, one thread, with the code before them."""
     lines: list[str] = []
     for target, results in kept.items():
         rows = results.get("products", {})
         if not rows:
             continue
-        lines += ["", f"## Products by the costs measured on {target}", ""]
+        lines += ["", f"## Products on {target}", ""]
         lines += [
-            "`benchmarks/products.py`, one thread, in turns with the costs of before and with"
+            "`benchmarks/products.py`, one thread, in turns with PyTorch and with the code before"
         ]
-        lines += ["PyTorch, while other programs ran on the host: speed over theirs.", ""]
+        lines += [
+            "panels shared by blocks, sliding windows and the costs measured there; other programs"
+        ]
+        lines += ["ran on the host: speed over theirs.", ""]
         lines += ["| product | gain | beside PyTorch |", "|---|---|---|"]
         lines += [
             f"| {name} | {row['gain'] - 1:+.0%} ({row['low'] - 1:+.0%} to {row['high'] - 1:+.0%})"

@@ -72,6 +72,33 @@ def understood(trained: Trained) -> dict[str, float]:
     return {"understood": float(right[~new].mean()), "new_understood": float(right[new].mean())}
 
 
+def ctc_prompts(trained: Trained) -> Svg:
+    """A prompt that was held out, and where the network hears which characters and which words."""
+    lengths, counts = trained.held_out("frames_length"), trained.held_out("label_length")
+    found = trained.model.predict(trained.held_out("frames"), lengths)
+    names, characters = trained.tokens("label"), trained.tokens("letters")
+    row = int(np.flatnonzero((counts >= 8) & (lengths < 210))[0])
+    length = int(lengths[row])
+    label = " ".join(names[t] for t in trained.held_out("label")[row][: counts[row]])
+    said = " ".join(names[t] for t in found["said"][row][: found["count"][row]])
+    picture = Svg(WIDTH, 300, "A prompt, read by CTC")
+    picture.text(50, 20, f"said: {label}", 14)
+    picture.text(50, 40, f"read: {said}", 14)
+    spectrogram(picture, (50, 55, 560, 140), trained.held_out("frames")[row, :length])
+    for top, steps, tokens, logits, size in (
+        (220, (length + 1) // 2, characters, found["spelt"][row], 13),
+        (260, (length + 3) // 4, names, found["logits"][row], 14),
+    ):
+        best = [0, *logits[:steps].argmax(1)]
+        # the first moments of characters or words; every other word stands lower
+        begins = [s for s in range(steps) if best[s + 1] not in (0, best[s])]
+        for number, step in enumerate(begins):
+            token = tokens[best[step + 1]]
+            left = min(50 + 560 * step / steps, 615 - 8 * len(token))
+            picture.text(left, top + (number % 2) * 20 * (tokens is names), token, size)
+    return picture
+
+
 def speaking_prompts(trained: Trained) -> Svg:
     """Recordings that were held out, and below each what the network makes of its text."""
     text, count = trained.held_out("label"), trained.held_out("label_length")

@@ -171,6 +171,7 @@ TRAINED = {
     "spoken_digits":     Trained({"epochs": "3"},               "test_accuracy", 0.95),
     "ctc_digits":        Trained({"epochs": "3"},               "test_digit_error", 0.12),
     "speaking_digits":   Trained({"epochs": "2"},               "test_error",    0.85),
+    "ctc_prompts":       Trained({"epochs": "8"},               "test_letter_error", 0.8),
     "speaking_prompts":  Trained({"epochs": "4"},               "test_distortion", 8.0),
     "siamese_digits":    Trained({"epochs": "10"},              "test_accuracy", 0.95),
     "heat_equation":     Trained({"epochs": "100"},             "test_error",    0.01),

@@ -263,6 +263,16 @@ def test_equal_speech_at_another_pace_is_not_apart():
     assert evaluate(system, {"x": x, "y": slow, **lengths})["r"] < 1e-4
 
 
+def test_what_has_no_frames_is_not_apart():
+    x = np.random.default_rng(0).normal(size=(3, 6, 20))
+    lengths = {"n": np.array([0, 6, 0], np.int32), "m": np.array([6, 0, 0], np.int32)}
+    system = model(
+        "model M(x: f64[3, 6, 20], n: i32[3], m: i32[3]) -> r {\n"
+        " r = mel_cepstral_distortion(x, x, n, m)\n}"
+    )
+    assert evaluate(system, {"x": x, **lengths})["r"] == 0
+
+
 @pytest.mark.parametrize(
     "call, said",
     [

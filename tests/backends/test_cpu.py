@@ -548,5 +548,5 @@ def test_the_first_of_equal_values_wins_however_loops_are_ordered(seed: int) -> 
 
 def test_more_threads_than_a_team_can_have_are_as_many_as_it_can() -> None:
     """256 would be a team of none, which never ends; no thread is started for it here."""
-    program = CpuProgram(schedule(_product_system(8)), threads=5000)
+    program = CpuProgram(schedule(_product_system(64)), threads=5000)
     assert program.threads == 255

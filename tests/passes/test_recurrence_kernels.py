@@ -89,6 +89,8 @@ def test_every_weight_has_its_gradient_in_one_product(cell: str) -> None:
     for weight in weights:
         gradient = alone[f"d_{weight.name}"]
         steps = 5 if weight.name in ("decoder1_K", "dense1_w") and cell == "decoder" else STEPS
+        # Of a recurrent weight, over the steps that have one before them.
+        steps -= weight.name.endswith("_U")
         assert gradient.reduce == "sum" and {i.size for i in gradient.over} >= {4, steps}
 
 

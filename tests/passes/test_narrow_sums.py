@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support import system, values
 
+from nnc.compiler.ir.equation import Equation
 from nnc.compiler.ir.verify import verify
 from nnc.compiler.passes.equations.narrow_sums import narrow_sums
 from nnc.compiler.reference.evaluator import evaluate
@@ -30,6 +31,18 @@ CASES = {  # a condition, and over how many places of t < 7 is left to sum
 }
 
 
+def narrowed(text: str) -> tuple[Equation, int]:
+    """The sum of a program after the pass, whose value is the same, and its terms along `t`."""
+    whole = system(text)
+    narrow = verify(narrow_sums(whole), "narrow-sums")
+    given = values(whole)
+    expected, found = evaluate(whole, given), evaluate(narrow, given)
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-12)
+    (eq,) = [e for e in narrow.equations if e.target == "y" or e.reduce]
+    left = {i.name: i.size for i in eq.over}
+    return eq, left.get("t", 1 if left else 0)
+
+
 @pytest.mark.parametrize("condition", CASES)
 def test_a_clipped_sum_is_the_sum(condition: str) -> None:
     text = f"""
@@ -37,14 +50,8 @@ model M(x: f32[3, 7, 4]) -> y: f32[3] {{
     y[b] = sum(t, j) (if {condition} then x[b, t, j] * t else 0)
 }}
 """
-    whole = system(text)
-    clipped = verify(narrow_sums(whole), "clip")
-    given = values(whole)
-    expected, found = evaluate(whole, given), evaluate(clipped, given)
-    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-12)
-    (eq,) = [e for e in clipped.equations if e.target == "y" or e.reduce]
-    left = {i.name: i.size for i in eq.over}
-    assert left.get("t", 1 if left else 0) == CASES[condition]
+    _, terms = narrowed(text)
+    assert terms == CASES[condition]
 
 
 FACTORS = {  # a sum over t < 7, and over how many places of t is left to sum
@@ -63,16 +70,10 @@ FACTORS = {  # a sum over t < 7, and over how many places of t is left to sum
 
 @pytest.mark.parametrize("body", FACTORS)
 def test_factors_that_are_0_outside_of_a_tensor(body: str) -> None:
-    whole = system(
+    eq, terms = narrowed(
         f"model M(x: f32[3, 7, 4]) -> y: f32[3] {{\n    y[b] = sum(t < 7, j < 4) ({body})\n}}\n"
     )
-    narrow = verify(narrow_sums(whole), "narrow-sums")
-    given = values(whole)
-    expected, found = evaluate(whole, given), evaluate(narrow, given)
-    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-12)
-    (eq,) = [e for e in narrow.equations if e.target == "y" or e.reduce]
-    left = {i.name: i.size for i in eq.over}
-    assert left.get("t", 1 if left else 0) == FACTORS[body]
+    assert terms == FACTORS[body]
     # What is inside for all that is left needs no other value; a sum that is whole keeps it.
     guarded = [read for read in eq.reads if read.other is not None]
     assert bool(guarded) == (FACTORS[body] == 7)

@@ -415,6 +415,36 @@ def test_other_processors_agree(tmp_path, target, rich):
         assert numbers(said[0]) == pytest.approx(expected, abs=2e-6)
 
 
+ROUNDINGS = """
+model Rounded(x: FLOAT[B, 8]) -> y: FLOAT[B, 24] {
+    y = concat(floor(x), ceil(x), round(x))
+}
+"""
+BETWEEN = [-2.5, -0.5, -0.25, 0.5, 1.5, 2.5000001, 8388607.5, 16777217.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype, c_type", [("f32", "float"), ("f64", "double")])
+@pytest.mark.parametrize("target", ["rv64gc", "riscv64-linux-gnu"])
+def test_a_processor_without_roundings_gets_functions(tmp_path, target, dtype, c_type):
+    """Halves go to the even integer, and large numbers are whole."""
+    compiler, emulator = tool("riscv64-linux-gnu-gcc"), tool("qemu-riscv64")
+    path = write(tmp_path, ROUNDINGS.replace("FLOAT", dtype), "rounded.nn")
+    folder = export(tmp_path / "c", path, "--target", target, "--as", "o", "--batch", "1")
+    source = (folder / "main.c").read_text()
+    first = "rounded_predict_x(arena)[0] = 0;"
+    assert first in source
+    values = ", ".join(map(repr, BETWEEN))
+    given = f"const {c_type} v[] = {{{values}}}; for (int n = 0; n < 8; n++) {first}"
+    (folder / "main.c").write_text(source.replace(first, given.replace("[0] = 0", "[n] = v[n]")))
+    run([compiler, "main.c", "rounded.o", "-static", "-no-pie", "-o", "o"], folder)
+    x = np.array(BETWEEN, dtype={"f32": np.float32, "f64": np.float64}[dtype])
+    expected = np.concatenate([np.floor(x), np.ceil(x), np.rint(x)])
+    said = numbers(run([emulator, "./o"], folder))
+    assert said[-24:] == pytest.approx(expected.tolist(), rel=1e-6)
+    assert run([tool("riscv64-linux-gnu-nm"), "-u", "rounded.o"], folder).strip() == ""
+
+
 def filled(folder: Path, name: str) -> None:
     """The example with numbers other than zeros."""
     source = (folder / "main.c").read_text()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 
 from .arithmetic import Arithmetic
 from .vector import Vector
@@ -40,13 +42,36 @@ def _declarations(
     name: str, lanes: int, doubles: bool, arity: int, write: Callable[..., str]
 ) -> tuple[str, ...]:
     """What a module with the function declares: what the function calls, and itself."""
-    symbol, given = _symbol(name, lanes), [f"%x{n}" for n in range(arity)]
-    body = FunctionText(symbol)
-    a = Arithmetic(body, lanes, doubles)
-    result, kind = write(Vector(a, "f32"), *given), a.type("f32")
+    return _function(Arithmetic(FunctionText(_symbol(name, lanes)), lanes, doubles), arity, write)
+
+
+def _function(
+    a: Arithmetic, arity: int, write: Callable[..., str], dtype: str = "f32"
+) -> tuple[str, ...]:
+    """What the function that `a` writes calls, and its text."""
+    body, given, kind = a.e, [f"%x{n}" for n in range(arity)], a.type(dtype)
+    assert isinstance(body, FunctionText)
+    result = write(Vector(a, dtype), *given)
     taken = ", ".join(f"{kind} {one}" for one in given)
-    lines = [f"define internal {kind} {symbol}({taken}) #0 {{", "entry:", *body.lines]
+    lines = [f"define internal {kind} {body.name}({taken}) #0 {{", "entry:", *body.lines]
     return (*body.declared, "\n".join([*lines, f"  ret {kind} {result}", "}"]))
+
+
+def without_roundings(text: str) -> str:
+    """A module in which numbers, one at a time, are rounded to whole ones by functions of its own.
+    Where code is to be short, LLVM calls libm for them on processors without an instruction."""
+    functions: dict[str, None] = {}
+    for how, dtype in product(("rint", "floor", "ceil"), ("f32", "f64")):
+        intrinsic, name = f"@llvm.{how}.{dtype}(", f"@nnc.{how}.{dtype}"
+        if intrinsic in text:
+            text = re.sub(rf"^declare .*{re.escape(intrinsic)}.*\n", "", text, flags=re.MULTILINE)
+            text = text.replace(intrinsic, f"{name}(")
+            a = Arithmetic(FunctionText(name), 1)
+            functions |= dict.fromkeys(
+                _function(a, 1, lambda v, x, how=how: v.whole_by_addition(how, x), dtype)
+            )
+    lines = [line for line in functions if line not in text]
+    return "\n".join([text, *lines, ""])
 
 
 def _symbol(name: str, lanes: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ...ir.equation import System
 from ...machines import Machine
+from .function_text import without_roundings
 from .index_width import narrowed
 from .library_body import (
     AT_CONTENT,
@@ -273,6 +274,7 @@ def program_module(
     if machine.is_wasm:  # which has the same instruction, i32x4.dot_i16x8_s
         text = text.replace(f"@{INSTRUCTIONS[4]}", "@llvm.wasm.dot")
     if machine.small:
+        text = without_roundings(text)
         text = text.replace(ATTRIBUTES, ATTRIBUTES.replace("nounwind", "nounwind minsize optsize"))
     clears = memset(machine) if "@llvm.memset." in text else ""
     return text + clears + entry(prefix, program, machine)

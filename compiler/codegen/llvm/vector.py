@@ -47,10 +47,15 @@ class Vector:
         """`rint`, `floor` or `ceil`, for which processors without f64 have no instruction."""
         if self.a.doubles or self.dtype != "f32":
             return self.intrinsic(how, x)
-        # In [2^23, 2^24) the last bit of an f32 is worth 1; what is beyond is whole.
+        return self.whole_by_addition(how, x)
+
+    def whole_by_addition(self, how: str, x: str) -> str:
+        """`rint`, `floor` or `ceil` by additions: in [2^23, 2^24) the last bit of an f32 is worth
+        1, in [2^52, 2^53) that of an f64, and what is beyond is whole."""
+        low = {"f32": 2.0**23, "f64": 2.0**52}[self.dtype]
         positive = self.intrinsic("fabs", x)
-        whole = self.sub(self.add(positive, 2.0**23), 2.0**23)
-        whole = self.select(self.compare("olt", positive, 2.0**23), whole, positive)
+        whole = self.sub(self.add(positive, low), low)
+        whole = self.select(self.compare("olt", positive, low), whole, positive)
         whole = self.intrinsic("copysign", whole, x)
         if how == "rint":
             return whole

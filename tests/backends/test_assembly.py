@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 import pytest
-from support import plan, system
+from support import mostly_slow, plan, system
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.kernels.kernel import Plan
@@ -41,9 +41,7 @@ def text_of(plan: Plan, target: CpuTarget) -> str:
 
 
 @on_x86
-@pytest.mark.parametrize(
-    "name", ["mlp", "cnn", "rnn", "lstm", pytest.param("gpt", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", mostly_slow(["mlp", "cnn", "rnn", "lstm", "gpt"], ["mlp", "rnn"]))
 def test_inner_loops_of_products_keep_everything_in_registers(name: str) -> None:
     assembly = CpuProgram(plan(step(name, 32))).assembly
     products = [

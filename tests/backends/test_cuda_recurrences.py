@@ -173,7 +173,7 @@ OTHERS = {
 
 
 @needs_gpp
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", one_in(2, OTHERS))
 def test_other_reductions_and_types(name: str, way):
     inputs, equations = OTHERS[name]
     whole = system(f"model M({inputs}) -> y {{\n{equations}\n}}")

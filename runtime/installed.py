@@ -1,9 +1,13 @@
-"""The versions of packages that are installed, without importing them."""
+"""What is installed: the versions of packages, without importing them, and nnc's own texts."""
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+_TEXTS = (".py", ".nn", ".toml", ".trees")
 
 
 def installed_version(package: str) -> str:
@@ -23,3 +27,16 @@ def installed_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+@cache
+def texts_digest(*folders: str) -> str:
+    """A hash of the texts in these folders of nnc's own package: what is cached of one compiler is
+    not found by a changed one."""
+    package, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for folder in folders:
+        for path in sorted(package.joinpath(folder).rglob("*")):
+            if path.suffix in _TEXTS and path.is_file():
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(package)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

@@ -24,6 +24,7 @@ from .compiling import compiling
 from .data import SOURCES, Dataset, Schema, Search, bind, describe, find_source
 from .data import load as load_data
 from .data.core.splitting import training_size
+from .kept_trees import parse_kept
 from .privacy import Sampling
 from .settings import DataChoice, Settings, read_settings
 from .weights_choice import ARGUMENTS
@@ -79,7 +80,7 @@ def open_project(
 ) -> Project:
     """Read, parse and check a file. UserError with everything that is wrong in it."""
     report = Report()
-    checked = load(path, report)
+    checked = load(path, report, parse_kept)
     # A program with errors is no base for choosing a model; what is left are warnings.
     report.check()
     return project_of(path, checked, report.diagnostics, assignments, model)
@@ -95,7 +96,7 @@ def project_of_text(
 ) -> Project:
     """The same for a text; `use` looks in `folder`."""
     report = Report()
-    checked = load_source(Source(name, text), report, folder)
+    checked = load_source(Source(name, text), report, folder, parse_kept)
     report.check()
     path = (folder or Path()) / name
     return project_of(path, checked, report.diagnostics, assignments, model)

@@ -8,7 +8,7 @@ W02xx, W04xx). Sizes, types and index ranges are checked by the compiler, in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
@@ -166,25 +166,31 @@ def _check_cycles(own: Mapping[str, s.Definition], report: Report) -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def load(path: Path, report: Report) -> Checked:
-    """Read, parse and check a file with all that it uses. Raises UserError if it is unreadable."""
+Parse = Callable[[Source, Report], s.File]
+
+
+def load(path: Path, report: Report, parse: Parse = parse) -> Checked:
+    """Read, parse and check a file with all that it uses, by this parser. Raises UserError if it is
+    unreadable."""
     source = read_source(path, report)
     if source is None:
         report.check()
     assert source is not None
-    return _load(source, path, report)
+    return _load(source, path, report, parse)
 
 
-def load_source(source: Source, report: Report, folder: Path | None = None) -> Checked:
+def load_source(
+    source: Source, report: Report, folder: Path | None = None, parse: Parse = parse
+) -> Checked:
     """The same for a text that is not a file; `use` looks in `folder`."""
     folder = folder or Path()
-    return _load(source, folder / source.name, report)
+    return _load(source, folder / source.name, report, parse)
 
 
-def _load(source: Source, path: Path, report: Report) -> Checked:
+def _load(source: Source, path: Path, report: Report, parse: Parse) -> Checked:
     bundle = unbundle(source)
     if bundle is None:
-        return _Loader(report, path.parent).load(source, path)
+        return _Loader(report, path.parent, parse).load(source, path)
     # A mistake in there is damage: nobody writes that text by hand.
     library = {
         d.name: d for d in parse(bundle.library, report).declarations if isinstance(d, s.Definition)
@@ -193,7 +199,7 @@ def _load(source: Source, path: Path, report: Report) -> Checked:
     for definition in library.values():
         DefinitionChecker(definition, Scope({}, {}, library), inside).check()
     report.diagnostics += inside.errors
-    loader = _Loader(report, path.parent, library, bundle)
+    loader = _Loader(report, path.parent, parse, library, bundle)
     loader.scopes[bundle.library] = library
     return loader.load(bundle.main, path)
 
@@ -206,6 +212,7 @@ class _Loader:
 
     report: Report
     root: Path
+    parse: Parse
     library: Mapping[str, s.Definition] = field(default_factory=standard_library)
     bundle: Bundle | None = None
     loading: list[Path] = field(default_factory=list)
@@ -216,7 +223,7 @@ class _Loader:
     def load(self, source: Source, path: Path) -> Checked:
         # The report is shared by all files, so only errors from here on are this file's.
         errors = len(self.report.errors)
-        file = expand_tables(parse(source, self.report), path.parent, self.report)
+        file = expand_tables(self.parse(source, self.report), path.parent, self.report)
         # Resolved, as two different paths may lead to one file.
         self.loading.append(Path(os.path.realpath(path)))
         used: dict[str, s.Definition] = {}

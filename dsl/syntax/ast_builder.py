@@ -6,61 +6,21 @@ already. What the grammar accepts too generously in index lists, types and numbe
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any
 
 from lark import Token
 from lark.tree import Meta
 from lark.visitors import Transformer_NonRecursive, v_args
 
-from ..diagnostics.diagnostic import Note, Report
+from ..diagnostics.diagnostic import Report
 from ..diagnostics.foreign_terms import suggest_dtype
 from . import ast as s
+from .docstrings import Doc, report_stray_doc
 from .lexer_rules import DTYPES
+from .numbers import number_of
 from .source import Source, Span
-
-
-class Doc(s.String):
-    """A docstring that is not attached to its declaration yet."""
-
-
-def attach_docs(parts: Sequence[s.Declaration | Doc], report: Report) -> list[s.Declaration]:
-    """The declarations, each with the docstring that stands before it."""
-    declarations = []
-    # Each part with its predecessor; the None at the end lets a last docstring be reported.
-    for above, part in pairwise([None, *parts, None]):
-        if isinstance(above, Doc):
-            if not isinstance(part, s.Definition | s.Train):
-                _report_stray_doc(above, report)
-            # `"""above"""` and `"""inside"""`
-            elif part.doc:
-                name = part.name if isinstance(part, s.Definition) else f"train {part.model.id}"
-                report.add(
-                    "E0112",
-                    f"`{name}` has two docstrings",
-                    above.span,
-                    notes=(Note(part.span, "the other is inside"),),
-                    help="remove one of them",
-                )
-            else:
-                part = replace(part, doc=above.value)
-        if part is not None and not isinstance(part, Doc):
-            declarations.append(part)
-    return declarations
-
-
-def _report_stray_doc(doc: Doc, report: Report) -> None:
-    report.add(
-        "E0112",
-        "this docstring documents nothing",
-        doc.span,
-        label="no layer, fn, model, optimizer or train follows",
-        help="put it before a declaration or first in its body, or write a `#` comment",
-    )
 
 
 def _dedent(text: str) -> str:
@@ -226,7 +186,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
     def _inner_body(self, block: tuple[Any, ...]) -> tuple[Any, ...]:
         """The statements of a block within a body, which has no docstring of its own."""
         if block and isinstance(block[0], Doc):
-            _report_stray_doc(block[0], self.report)
+            report_stray_doc(block[0], self.report)
         return _split_doc(block)[1]
 
     def equation(self, meta: Meta, parts: list[Any]) -> s.Equation:
@@ -338,16 +298,8 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def number(self, meta: Meta, parts: list[Token]) -> s.Number:
         text = str(parts[0])
-        value: int | float
-        if set(".eE") & set(text):
-            value = float(text)
-            fits = math.isfinite(value)
-        else:
-            # The length first: converting thousands of digits takes quadratic time, or fails in
-            # Python.
-            fits = len(text) < 30 and int(text) < 2**63
-            value = int(text) if fits else 0
-        if not fits:
+        value = number_of(text)
+        if value is None:
             self.report.add(
                 "E0108",
                 "this number is too large",
@@ -355,7 +307,7 @@ class AstBuilder(Transformer_NonRecursive):  # type: ignore[type-arg]
                 label="does not fit in 64 bits",
                 help="infinity is written `inf`",
             )
-        return s.Number(self._span(meta), value, text)
+        return s.Number(self._span(meta), 0 if value is None else value, text)
 
 
 def _accumulation(sign: Token) -> str:

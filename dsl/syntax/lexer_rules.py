@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-
-from lark import Token
+from typing import TYPE_CHECKING
 
 from . import ast as s
+
+# Imported where something is parsed: the keywords are needed without a parser, too.
+if TYPE_CHECKING:
+    from lark import Token
 
 DTYPES = ("f32", "f64", "f16", "bf16", "i8", "i32", "i64", "u8", "bool")
 
@@ -47,11 +50,11 @@ class PostLexer(threading.local):
             if token.type == "_NEWLINE" and self.open and self.open[-1].value != "{":
                 continue
             if token.type == "NAME" and token.value in KEYWORDS:
-                token = Token.new_borrow_pos(KEYWORDS[token.value], token.value, token)
+                token = token.new_borrow_pos(KEYWORDS[token.value], token.value, token)
             # After `max(i)` both a body and, with `max(x)` whole, a declaration could follow: it is
             # a body, `max(i) optimizer[i]`, as declarations begin lines.
             if token.type == "OPTIMIZER" and self.previous and self.previous.value == ")":
-                token = Token.new_borrow_pos("NAME", token.value, token)
+                token = token.new_borrow_pos("NAME", token.value, token)
             yield token
             # The parser asks for the next token only once it has accepted this one. A string's text
             # may look like a bracket.

@@ -11,19 +11,20 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import NamedTuple
-
-from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedInput
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..diagnostics.diagnostic import Report
-from ..diagnostics.syntax_errors import explain
 from . import ast as s
-from .ast_builder import AstBuilder, Doc, attach_docs
+from .docstrings import Doc, attach_docs
 from .language_versions import check_version
-from .lexer_rules import PostLexer
-from .parser_tables import load_parser
+from .numbers import NUMBER, number_of
 from .source import Source, Span
+
+# Lark is imported where something is parsed: most starts find all trees stored.
+if TYPE_CHECKING:
+    from lark import Lark, Token, Tree
+
+    from .lexer_rules import PostLexer
 
 MAX_DEPTH = 200  # of the parse tree, so that every later stage may recurse through it
 
@@ -63,11 +64,15 @@ def parse(source: Source, report: Report) -> s.File:
 def parse_value(source: Source, start: int, report: Report) -> s.Expr | None:
     """The expression from `start` to the end of a source, such as the value of a flag; None where
     there is something else. Errors are reported at their place in the source."""
+    text = source.text[start:]
+    number = number_of(text) if NUMBER.fullmatch(text) else None
+    if number is not None:  # as most flags have, which no parser need be loaded for
+        return s.Number(Span(source, start, len(source.text)), number, text)
     # Wrapped in a program, as the grammar has one start symbol. The offset takes the prefix off
     # again, so that spans fit the source.
     prefix = "train M {\nvalue = "
     found = Report()
-    parts = _read(source, f"{prefix}{source.text[start:]}\n}}", start - len(prefix), found) or []
+    parts = _read(source, f"{prefix}{text}\n}}", start - len(prefix), found) or []
     spans = [d.span for d in found.diagnostics if d.span is not None]
     # a mistake in the wrapping: the value closed a brace or ended too early
     if any(not start <= span.start <= len(source.text) for span in spans):
@@ -90,6 +95,9 @@ def parse_declarations(source: Source, start: int, end: int, report: Report) -> 
 
 @cache
 def _parser() -> tuple[Lark, PostLexer]:
+    from .lexer_rules import PostLexer
+    from .parser_tables import load_parser
+
     postlexer = PostLexer()
     return load_parser(grammar(), postlexer), postlexer
 
@@ -105,6 +113,11 @@ def _read(
 ) -> list[s.Declaration | s.Language | Doc] | None:
     """The declarations and docstrings of a stretch of text that begins at `offset`; None if it has
     a syntax error. Without a `report` errors are only detected, not explained."""
+    from lark.exceptions import UnexpectedInput
+
+    from ..diagnostics.syntax_errors import explain
+    from .ast_builder import AstBuilder
+
     parser, postlexer = _parser()
     found, parts = Report(), None
     try:
@@ -165,12 +178,12 @@ def chunks(text: str) -> list[Chunk]:
 
 def _beyond_depth(tree: Tree[Token]) -> Tree[Token] | None:
     """The first subtree beyond the depth limit. Iterative, as the tree may have any depth."""
-    stack = [(tree, 0)]
+    kind, stack = type(tree), [(tree, 0)]
     while stack:
         node, depth = stack.pop()
         if depth > MAX_DEPTH and node.children:
             return node
-        stack += [(child, depth + 1) for child in node.children if isinstance(child, Tree)]
+        stack += [(child, depth + 1) for child in node.children if isinstance(child, kind)]
     return None
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -44,16 +45,8 @@ def load_tree(
     digest, tree = stored
     if digest != _digest(grammar, source.text[start:end], tree):
         return None
-
-    def node(plain: dict[str, list[Any]]) -> Span | s.Node:
-        ((kind, (first, last, *values)),) = plain.items()
-        span = Span(source, start + first, start + last)
-        if kind == _SPAN:
-            return span
-        return _kinds()[kind](span, *(tuple(v) if type(v) is list else v for v in values))
-
     # The digest says that this is what `tree_line` wrote.
-    found = json.loads(tree, object_hook=node)
+    found = tree_of(tree, source, start)
     assert isinstance(found, s.Definition)
     return found
 
@@ -61,21 +54,48 @@ def load_tree(
 def tree_line(definition: s.Definition, grammar: str, start: int, end: int) -> str:
     """The line of a definition that its source has from `start` to `end`. The same definition gives
     the same line."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(each) for each in value]
-        if isinstance(value, Span):
-            return {_SPAN: [value.start - start, value.end - start]}
-        if isinstance(value, s.Node):
-            place = [value.span.start - start, value.span.end - start]
-            values = (getattr(value, name) for name in _fields(type(value)))
-            return {type(value).__name__: [*place, *map(plain, values)]}
-        return value
-
-    tree = json.dumps(plain(definition), separators=(",", ":"))
+    tree = tree_text(definition, start)
     text = definition.span.source.text[start:end]
     return f"{definition.name}\t{_digest(grammar, text, tree)}\t{tree}"
+
+
+def tree_text(node: s.Node, start: int = 0) -> str:
+    """A tree of one source as JSON, its spans relative to `start`."""
+    return json.dumps(
+        plain_tree(node, lambda span: [span.start - start, span.end - start]), separators=(",", ":")
+    )
+
+
+def plain_tree(value: Any, place: Callable[[Span], list[int]]) -> Any:
+    """A tree as what JSON can hold; `place` writes two numbers or more for a span. A source, which
+    only a file has, is left out."""
+    if isinstance(value, tuple):
+        return [plain_tree(each, place) for each in value]
+    if isinstance(value, Span):
+        return {_SPAN: place(value)}
+    if isinstance(value, Source):
+        return None
+    if isinstance(value, s.Node):
+        values = (getattr(value, name) for name in _fields(type(value)))
+        return {type(value).__name__: [*place(value.span), *(plain_tree(v, place) for v in values)]}
+    return value
+
+
+def tree_of(text: str, source: Source, start: int = 0) -> s.Node:
+    """The tree of a source of which this is the `tree_text`."""
+
+    def node(plain: dict[str, list[Any]]) -> Span | s.Node:
+        ((kind, (first, last, *values)),) = plain.items()
+        span = Span(source, start + first, start + last)
+        if kind == _SPAN:
+            return span
+        if kind == s.File.__name__:
+            values[0] = source
+        return _kinds()[kind](span, *(tuple(v) if type(v) is list else v for v in values))
+
+    found = json.loads(text, object_hook=node)
+    assert isinstance(found, s.Node)
+    return found
 
 
 def _digest(grammar: str, text: str, tree: str) -> str:

@@ -21,21 +21,21 @@ from ..dsl.files import chosen_cache, make_folder, read_own, reason, remove, rep
 LIMIT = 512 * 10**6  # bytes in the cache
 CHECKSUM_BYTES = 32  # bytes of the checksum at a file's end
 # What this cache calls its files; whatever else lies in the folder is never read nor removed.
-_OWN = re.compile(r"[0-9a-f]{64}\.(?:so|o|cubin|tree)")
+_OWN = re.compile(r"[0-9a-f]{64}\.(?:so|o|cubin|tree|program)")
 
 _noted = False
 
 
 def kernel_cache() -> FileCache | None:
-    """The cache of machine code and of syntax trees: in the folder `NNC_CACHE` (`off`: none), else
-    the user's."""
+    """The cache of machine code, elaborated programs and syntax trees: in the folder `NNC_CACHE`
+    (`off`: none), else the user's."""
     folder = chosen_cache()
     return None if folder is None else FileCache(folder / "kernels")
 
 
 class FileCache:
-    """A folder of files with checksums. Their names are 64 hexadecimal digits and
-    `.so`, `.o` or `.cubin` for machine code, `.tree` for syntax trees."""
+    """A folder of files with checksums. Their names are 64 hexadecimal digits and `.so`, `.o` or
+    `.cubin` for machine code, `.program` for elaborated programs, `.tree` for syntax trees."""
 
     def __init__(self, folder: Path, limit: int = LIMIT):
         self.folder, self.limit = folder, limit

@@ -95,7 +95,7 @@ class Library(Mapping[str, s.Definition]):
         sources: tuple[Source, ...],
         trees: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     ):
-        self._sources = sources
+        self.sources = sources
         self._trees = trees
         self._parsed: dict[str, s.Definition] = {}
 
@@ -103,7 +103,7 @@ class Library(Mapping[str, s.Definition]):
     def _index(self) -> dict[str, tuple[Source, Chunk]]:
         return {
             chunk.name: (source, chunk)
-            for source in self._sources
+            for source in self.sources
             for chunk in chunks(source.text)
             if chunk.name
         }

@@ -44,7 +44,7 @@ def stores() -> list[Store]:
     data = None if user is None else user / "data"
     return [
         Store(
-            "kernels", "machine code",
+            "kernels", "machine code, equations and trees of programs",
             kernels.folder if kernels else None, tuple(kernels.files()) if kernels else (),
         ),
         Store(

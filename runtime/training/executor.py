@@ -21,7 +21,7 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregate_programs import HandedOver, hand_over
 from ...compiler.ir.aggregates import Aggregates
 from ...compiler.ir.equation import System, Tensor
-from ...compiler.programs import dynamic, evaluation, selected, training_step, untrained
+from ...compiler.programs import dynamic, untrained
 from ...compiler.reference.initial_values import initial_values, set_initial_values
 from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Note, Report, UserError, fail
@@ -32,6 +32,7 @@ from ..device.cpu import host
 from ..memory import NotEnoughMemory, require, size_text
 from ..project import with_batch
 from .bound_program import BoundProgram
+from .kept_programs import evaluation, selected, training_step
 from .program_pool import ProgramPool
 from .set_measures import SetMeasures
 from .sized_predictions import SizedPredictions

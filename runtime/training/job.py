@@ -13,7 +13,6 @@ from math import isfinite
 import numpy as np
 
 from ...compiler.elaboration.train_block import Setup
-from ...compiler.programs import states_kept
 from ...dsl.check.turns import Turn
 from ...dsl.diagnostics.diagnostic import Diagnostic, fail
 from ...dsl.syntax import ast as s
@@ -26,6 +25,7 @@ from ..settings import Settings
 from .batch_inputs import Examples, check_fit, check_indices, one_hot_warnings, split_examples
 from .checkpoints import Position
 from .executor import Executor, Values, evaluation_batches
+from .kept_programs import states_kept
 from .metrics import EPOCH, LOG, Record
 from .narrowing import narrowing_warnings
 from .private_draws import PrivateDraws

@@ -21,11 +21,11 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.aggregate_terms import Part
 from ...compiler.ir.aggregates import Aggregates
 from ...compiler.ir.dtypes import NUMPY
-from ...compiler.programs import last_stage_of, measured
 from ...compiler.reference.evaluator import evaluate
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError
 from ..compiling import compiled_once, compiling
 from ..device import Device, Program
+from .kept_programs import last_stage_of, measured
 from .program_pool import ProgramPool
 
 # Of a measure that has to see all examples at once. Beyond, it is the mean over the batches.

@@ -265,7 +265,7 @@ def test_the_key_changes_with_whatever_decides_the_code(monkeypatch):
     assert "0." in code._llvm()
     monkeypatch.setattr(code, "_llvm", lambda: "1.2.3")
     seen.add(key())
-    monkeypatch.setattr(code, "_compiler", lambda: "another compiler")
+    monkeypatch.setattr(code, "texts_digest", lambda folder: "another compiler")
     seen.add(key())
     assert len(seen) == 9
 

@@ -24,7 +24,7 @@ from .... import __version__
 from ....compiler.ir.equation import System
 from ....compiler.ir.structural_hash import system_signature
 from ...cache import FileCache
-from ...installed import installed_version
+from ...installed import installed_version, texts_digest
 from . import elf_linker as elf
 from . import features, jit
 
@@ -151,7 +151,8 @@ def key(system: System, target: str, level: int) -> str:
     """A hash of everything that decides the code of a system."""
     parts = (
         __version__,
-        _compiler(),
+        texts_digest("compiler"),
+        texts_digest("runtime/device/cpu"),
         _llvm(),
         features.description(),
         target,
@@ -168,13 +169,3 @@ def key(system: System, target: str, level: int) -> str:
 @cache
 def _llvm() -> str:
     return installed_version("llvmlite")
-
-
-@cache
-def _compiler() -> str:
-    """A hash of the compiler's own text: a changed compiler finds no entries of an older one."""
-    here = Path(__file__).resolve()
-    digest = hashlib.sha256()
-    for path in sorted([*(here.parents[3] / "compiler").rglob("*.py"), *here.parent.glob("*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

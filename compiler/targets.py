@@ -121,6 +121,7 @@ class PrefetchLimits:
 
     distance: int = 16  # steps of a reduction between a prefetch and the load
     far_stride: int = 1024  # bytes between rows that hardware prefetchers do not follow
+    panel_tiles: int = 8  # of rows that share a panel, during which the next one is prefetched
     near_bytes: int = 4 << 20  # what was touched before so many others has left the caches
     min_bytes: int = 64 << 10  # of a tensor that is worth prefetching
     max_bytes: int = 2 << 20  # that one kernel prefetches: more would evict its own prefetches

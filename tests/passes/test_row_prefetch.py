@@ -7,7 +7,9 @@ import pytest
 from support import plan, system, values
 
 from nnc.compiler.passes.cpu.lower import lower
+from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CPU_TARGETS
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -62,3 +64,39 @@ def test_epilogue_operands_are_prefetched_before_the_sum(terms: int, prefetched:
         program.arrays[name][...] = value
     program.run()
     np.testing.assert_allclose(program.arrays["w"], evaluate(whole, given)["w"], 1e-4, 1e-4)
+
+
+DENSE = """model M(x: f32[{B}, 200]) -> y: f32[{B}, 1024] {{
+    param w: [200, 1024] = 1
+    y[b, o] = sum(i) x[b, i]*w[i, o]
+}}"""
+
+
+@pytest.mark.parametrize(("rows", "tiles"), [(1, 1), (16, 4), (64, 0)])
+def test_panels_of_weights_are_prefetched_while_few_rows_pass(rows: int, tiles: int) -> None:
+    """For one row the next lines; for some, as many parts of the next panel as there are tiles."""
+    target = CPU_TARGETS["icelake-server"]
+    whole = derive(system(DENSE.format(B=rows), float_type="f32")).replace(updates={}, batch=rows)
+    made = plan(whole, target=target)
+    nest = next(lower(k, made, target) for k in made.kernels if k.name == "y")
+    found = [a for a in nest.operand_prefetch if a.tensor == "w_packed"]
+    panel = {repr(e): step for a in found[:1] for e, step in a.offset.coefficients.items()}
+    if rows == 1:
+        width = sum(1 for a in found) * 16
+        ahead = target.prefetch.distance * width
+        assert [a.offset.constant for a in found] == [ahead + n for n in range(0, width, 16)]
+    elif tiles:
+        (one,) = found
+        assert one.offset.constant == 200 * 64 and set(panel.values()) == {200 * 64, 200 * 4, 16}
+    else:
+        assert not found
+    given = values(whole)
+    expected, results = evaluate(whole, given)["y"], []
+    for threads in (1, 2, 3):
+        program = CpuProgram(made, threads, target)
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+        results.append(program.arrays["y"].tobytes())
+        np.testing.assert_allclose(program.arrays["y"], expected, rtol=1e-4, atol=1e-4)
+    assert all(r == results[0] for r in results)

@@ -7,6 +7,7 @@ import pytest
 from support import TARGET, plan, system, values
 
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.equations.pack_constants import pack_constants
 from nnc.compiler.passes.equations.split_reductions import split_reductions
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.targets import CPU_TARGETS
@@ -52,6 +53,29 @@ def test_parts_give_the_same_bits_on_any_number_of_threads() -> None:
         program.run()
         results.append([program.arrays[name].tobytes() for name in whole.outputs])
     assert all(r == results[0] for r in results)
+
+
+@pytest.mark.parametrize("width", [512, 256])
+def test_sums_over_panels_stay_whole_where_threads_have_enough_of_them(width: int) -> None:
+    text = f"""model M(x: f32[1, 1024]) -> y: f32[1, {width}] {{
+        param w: [1024, {width}] = 1
+        y[b, o] = sum(i) x[b, i]*w[i, o]
+    }}"""
+    whole = system(text, float_type="f32")
+    before = pack_constants(whole, TARGET)
+    after = verify(split_reductions(before, TARGET), "split-reductions")
+    assert ("y_parts" in split_reductions(whole, TARGET).tensors) and "w_packed" in before.tensors
+    assert ("y_parts" in after.tensors) == (width == 256)
+    given = {name: value / 8 for name, value in values(whole).items()}
+    expected, found = evaluate(whole, given)["y"], []
+    for threads in (1, 2, 3):
+        program = CpuProgram(plan(after), threads=threads)
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+        np.testing.assert_allclose(program.arrays["y"], expected, rtol=1e-5, atol=1e-5)
+        found.append(program.arrays["y"].tobytes())
+    assert all(f == found[0] for f in found)
 
 
 ROWS = """model M(x: f32[12, 60, 60, 5], y: f32[12, 60, 60, 40], w: f32[43200, 6]) -> k, z {

@@ -3,13 +3,20 @@
     acc += a[4096*k + i]   →   prefetch a[4096*(k + 8) + i]; acc += …
 
 The hardware's prefetchers follow neighbouring addresses; the operands of a sum that lie far apart,
-and what statements read after a long sum, they do not see coming. Later kernels' parameters are
-prefetched by `passes/kernels/prefetch.py`. Tests: tests/passes/test_row_prefetch.py.
+and what statements read after a long sum, they do not see coming. Nor do they fetch the next panel
+of a weight while the rows of a product pass over this one:
+
+    for panels p, rows b by 6, k: acc += x[b, k] * w[p, k]   →   … prefetch a sixth of w[p + 1]
+
+Later kernels' parameters are prefetched by `passes/kernels/prefetch.py`. Tests:
+tests/passes/test_row_prefetch.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 from math import prod
 
 from ...ir.affine import Affine
@@ -24,16 +31,23 @@ from .tiling import Tiling
 def operand_prefetch(
     operands: list[Access], loops: tuple[Loop, ...], work: Work, tiling: Tiling
 ) -> tuple[Access, ...]:
-    """The operands of a sum that are read one element at a time, each from a row far from that of
-    the step before: what is read some steps later."""
+    """What operands of a sum read later: of those that are read one element at a time, each from a
+    row far from that of the step before, some steps later; of panels the next one."""
     limits = work.target.prefetch
     if tiling.form != "outer" or loops[-1].kind != "reduce":
         return ()
     # In a short loop most prefetches would be of what comes after its end.
     if loops[-1].steps < 2 * limits.distance:
         return ()
+    rows = _far_rows(operands, loops, work, tiling)
+    return (*rows, *(each for a in operands for each in _of_panel(a, loops, work, tiling)))
+
+
+def _far_rows(
+    operands: list[Access], loops: tuple[Loop, ...], work: Work, tiling: Tiling
+) -> Iterator[Access]:
+    limits = work.target.prefetch
     inner, vector = Idx(loops[-1].index.name), Idx(tiling.vector)
-    found = []
     for a in operands:
         terms = a.offset.coefficients
         step = terms.get(inner, 0)
@@ -43,8 +57,50 @@ def operand_prefetch(
         plain = all(isinstance(atom, Idx) for atom in terms) and not a.checks
         if plain and vector not in terms and abs(step) * BYTES[a.dtype] >= limits.far_stride:
             ahead = a.offset + Affine({}, limits.distance * step)
-            found.append(replace(a, offset=ahead))
-    return tuple(found)
+            yield replace(a, offset=ahead)
+
+
+def _of_panel(
+    access: Access, loops: tuple[Loop, ...], work: Work, tiling: Tiling
+) -> Iterator[Access]:
+    """What is prefetched of an operand whose panels, a tile's columns for all terms, are contiguous
+    and too large for the first-level cache. If one tile of rows reads a panel, the next lines; if a
+    few do, at each of them a part of the next panel, so that memory has the time of all."""
+    target, terms = work.target, access.offset.coefficients
+    width, vector = tiling.vectors * tiling.lanes, Idx(tiling.vector)
+    inner = [x for x in loops if x.kind == "reduce"]
+    strides = [prod([width, *(x.index.size for x in inner[n + 1 :])]) for n in range(len(inner))]
+    plain = all(isinstance(atom, Idx) for atom in terms) and not access.checks
+    contiguous = [terms.get(Idx(x.index.name), 0) for x in inner] == strides
+    panel, size = strides[0] * inner[0].index.size, BYTES[access.dtype]
+    large = panel * size > target.tiling.cached_panel * target.l1.bytes
+    if not plain or terms.get(vector) != 1 or not contiguous or not large:
+        return
+    line = target.l1.line // size
+    # The loops that leave a panel as it is are inside of those from one to the next, but for those
+    # of a single step.
+    outer = [x for x in loops if x.kind != "reduce" and x.steps > 1]
+    rows = list(reversed(list(takewhile(lambda x: Idx(x.index.name) not in terms, outer[::-1]))))
+    tiles = prod(x.steps for x in rows)
+    if tiles == 1:
+        ahead = target.prefetch.distance * width
+        for column in range(0, width, line):
+            yield replace(access, offset=access.offset + Affine({}, ahead + column))
+        return
+    if tiles > target.prefetch.panel_tiles or len(rows) == len(outer):
+        return
+    step = outer[-len(rows) - 1]
+    each = width // tiles  # elements for every term
+    place = {
+        Idx(x.index.name): each * prod(y.index.size for y in inner[n + 1 :])
+        for n, x in enumerate(inner)
+    }
+    for n, x in enumerate(rows):
+        later = each * panel // width * prod(y.steps for y in rows[n + 1 :])
+        place[Idx(x.index.name)] = later // max(s.tile for s in x.segments)
+    kept = {a: c for a, c in terms.items() if a not in place and a != vector}
+    following = terms[Idx(step.index.name)] * step.lanes * max(s.tile for s in step.segments)
+    yield replace(access, offset=Affine(kept | place, access.offset.constant + following))
 
 
 def epilogue_prefetch(others: list[Access], work: Work, tiling: Tiling) -> tuple[Access, ...]:

@@ -4,7 +4,8 @@
                                        db[o]       = sum(s < 8) parts[s, o]
 
 Threads share the parts where there are too few results to share (split-K in GPU libraries). Applies
-to sums of at most a tile of results and enough terms for two kernels.
+to sums of at most a tile of results and enough terms for two kernels. Where a factor is a weight in
+panels (`pack_constants.py`), threads share these.
 
 A product that is summed over very many rows, such as the gradient of a convolution's kernel, is
 split on a CPU so that what one tile reads in a part stays in the cache while other tiles pass
@@ -24,7 +25,7 @@ from ...ir.build import substitute
 from ...ir.dtypes import BYTES
 from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, free_name
-from ...ir.expr import Expr, Idx, Read, index_names
+from ...ir.expr import Apply, Const, Expr, Idx, Read, index_names
 from ...ir.terms import multiplicands
 from ...targets import CpuTarget, EquationCosts, Target
 from .packed_factors import is_packed
@@ -76,7 +77,7 @@ def _in_parts(eq: Equation, parts: Parts, edit: SystemEdit) -> Equation:
 def _parts_for_threads(eq: Equation, costs: EquationCosts) -> Parts:
     results = prod(i.size for i in eq.indices)
     points = results * prod(i.size for i in eq.over)
-    if results > costs.split_results or points < costs.split_points:
+    if results > costs.split_results or points < costs.split_points or _has_panels(eq, costs):
         return {}
     # Only the outermost summed index is split, by the first number of parts that divides the sum
     # evenly and leaves each part several terms.
@@ -84,6 +85,20 @@ def _parts_for_threads(eq: Equation, costs: EquationCosts) -> Parts:
     fitting = (n for n in costs.split_parts if first.size % n == 0 and first.size > n)
     count = next(fitting, 1)
     return {first.name: count} if count > 1 else {}
+
+
+def _has_panels(eq: Equation, costs: EquationCosts) -> bool:
+    """Whether a factor lies in panels (`pack_constants.py`), no fewer than there would be parts:
+    threads share these, and each is read from its beginning to its end, without a second sum."""
+    sizes = {i.name: i.size for i in eq.indices}
+    panels = [
+        sizes[e.args[0].name] // e.args[1].value
+        for read in eq.reads
+        for e in read.index
+        if isinstance(e, Apply) and e.fn == "floordiv"
+        if isinstance(e.args[0], Idx) and isinstance(e.args[1], Const) and e.args[0].name in sizes
+    ]
+    return max(panels, default=0) >= costs.split_parts[0]
 
 
 def _parts_for_caches(eq: Equation, system: System, target: CpuTarget) -> Parts:

@@ -44,7 +44,9 @@ PAGE = FOLDER.parent / "docs" / "passes.md"
 BURST = 0.05  # seconds that one of the two runs at a time
 NOISE = 0.02  # gains below it are not told from none
 # What they change runs once for many predictions; a training step has nothing of it.
-OF_PREDICTIONS = {"prologue", "fold-scales", "hoist-constants", "pack-constants"}
+OF_PREDICTIONS = {
+    "prologue", "fold-scales", "hoist-constants", "pack-constants", "example-blocks",
+}  # fmt: skip
 
 
 def main() -> None:

@@ -58,6 +58,7 @@ from .passes.gpu.attention.row_sums import row_sums, row_sums_before_rounding, r
 from .passes.kernels.barriers import place_barriers
 from .passes.kernels.dynamic_batch import dynamic_batch
 from .passes.kernels.equal_kernels import SharedCode, equal_kernels
+from .passes.kernels.example_blocks import example_blocks
 from .passes.kernels.fuse import fuse
 from .passes.kernels.kernel import Blocks, Kernel, Plan
 from .passes.kernels.memory import plan_memory
@@ -253,6 +254,7 @@ CPU = Pipeline(
         Pass("skip-masked-terms", skip_masked_terms),
         Pass("unread-values", unread_values),
         Pass("dynamic-batch", dynamic_batch),
+        Pass("example-blocks", example_blocks, needs=("target",)),
         Pass("plan-memory", plan_memory, needs=("target", "options"), required=True),
         Pass("place-barriers", place_barriers, required=True),
         Pass("plan-prefetch", plan_prefetch, needs=("target",)),

@@ -180,6 +180,14 @@ class RowBlockLimits:
 
 
 @dataclass(frozen=True)
+class ExampleBlockLimits:
+    """Which kernels of a prediction run for one example after the other."""
+
+    cache_share: float = 0.75  # the share of a core's second-level cache that stays for long
+    least_examples: int = 8  # of a batch: fewer cannot be shared out evenly
+
+
+@dataclass(frozen=True)
 class CpuTarget:
     """A CPU core. Registers are vectors of `lanes` 4-byte elements."""
 
@@ -205,6 +213,7 @@ class CpuTarget:
     layout: LayoutCosts = LayoutCosts()
     equations: EquationCosts = EquationCosts()
     row_blocks: RowBlockLimits = RowBlockLimits()
+    example_blocks: ExampleBlockLimits = ExampleBlockLimits()
 
     @property
     def vector_bytes(self) -> int:

@@ -132,7 +132,8 @@ def _called(item: Item) -> str:
     if isinstance(item, Kernel):
         return item.name
     if isinstance(item, Blocks):
-        return f"blocks {item.row.name}: {', '.join(kernel.name for kernel in item.kernels)}"
+        over = item.fixed[0] if item.row is None else item.row
+        return f"blocks {over.name}: {', '.join(kernel.name for kernel in item.kernels)}"
     return f"scan {item.index.name}: {', '.join(kernel.name for kernel in item.every)}"
 
 

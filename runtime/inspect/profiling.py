@@ -263,7 +263,7 @@ def runs_of(items: Iterable[Item], turns: int = 1) -> list[tuple[Kernel, int]]:
         if isinstance(item, Kernel):
             found.append((item, turns))
         elif isinstance(item, Blocks):
-            blocks = item.count_of(-(-item.row.size // item.rows))
+            blocks = item.count_of(item.steps)
             found += [(kernel, turns * blocks) for kernel in item.kernels]
         else:
             # a recurrence in a recurrence: the turns multiply

@@ -36,6 +36,19 @@ train Reader {{
     batch     = 4
 }}
 """
+LAYERS = """
+model Layers(image: f32[B, 32, 32, 16]) -> logits: f32[B, 5] {
+    logits = image |> DepthwiseConv(3, pad = 1) |> relu |> Conv(16, 1) |> GlobalAvgPool |> Dense(5)
+}
+
+train Layers {
+    input image: f32[B, 32, 32, 16]
+    input label: i32[B]
+    loss      = cross_entropy(logits, label)
+    optimizer = adam(lr = 0.01)
+    batch     = 16
+}
+"""
 PROGRAMS = {
     "dense": DIGITS,
     "attention": READER.format(layer="Attention(2, causal = true)", length=256),
@@ -108,6 +121,25 @@ def test_any_number_of_parts_in_any_order_gives_the_same_bits(tmp_path, name):
         filled(library, "train_step", rng)
         assert library.call("train_step", library.values) == 0
     assert np.array_equal(library.values, expected[: library.values.size])
+
+
+def test_threads_share_the_examples_of_a_prediction(tmp_path):
+    """Where each computes several layers of one example before the next."""
+    model = nnc.loads(LAYERS)
+    model.init()
+    library = Library(model.export(tmp_path / "c", threads=5, functions=("predict",)))
+    image = library.array("predict", "image")
+    # the layer between stays in memory for one example of each thread
+    assert library.arenas[library.name("predict")].size < 1.75 * image.nbytes
+    image[...] = np.random.default_rng(0).random(image.shape)
+    expected = model.predict(image=image)
+    for hook in (None, Hook(2), Hook(5)):
+        threads = None if hook is None else hook.threads
+        for count in (16, 3):
+            logits = library.array("predict", "logits")
+            logits[...] = 7
+            assert call(library, "predict", library.weights, threads, count) == 0
+            np.testing.assert_allclose(logits[:count], expected[:count], rtol=0, atol=1e-6)
 
 
 def test_wrong_threads_are_refused(tmp_path):

@@ -26,6 +26,7 @@ from types import MappingProxyType
 
 from ...ir.affine import Affine, affine
 from ...ir.dtypes import BYTES
+from ...ir.equation import Index
 from ...ir.expr import Read
 from ...passes.cpu.loop_ir import Nest
 from ...passes.kernels.equal_kernels import SharedCode
@@ -223,10 +224,9 @@ class _StepWriter:
             name: e.op(f"add i64 {{0}}, {offset}", mine, type="i64")
             for name, offset in blocks.held.items()
         }
-        size, rows = blocks.row.size, blocks.rows
         # If the last two blocks overlap, one thread does both, in this order: even if they add up
         # in another order, what is left does not depend on which thread was faster.
-        steps = size // rows
+        steps = 1 if blocks.row is None else blocks.row.size // blocks.rows
         own = self.row_steps(blocks, steps)
         # The outermost one may count examples: later blocks are of other examples.
         by_examples = blocks.fixed and blocks.fixed[0].name == first.examples
@@ -245,28 +245,52 @@ class _StepWriter:
             for index in reversed(blocks.fixed):
                 at[index.name] = e.pinned(f"urem i64 {{0}}, {index.size}", rest, type="i64")
                 rest = e.pinned(f"udiv i64 {{0}}, {index.size}", rest, type="i64")
-            begin = e.pinned(f"mul i64 {{0}}, {rows}", step, type="i64")
-            end = e.pinned(f"add i64 {{0}}, {rows}", begin, type="i64")
-            if size % rows:
-                last = e.pinned(f"icmp eq i64 {{0}}, {steps - 1}", step, type="i1")
-                end = e.pinned(f"select i1 {{0}}, i64 {size}, i64 {{1}}", last, end, type="i64")
-            with e.loop(begin, end, rows) as opened:
-                e.declare("declare i64 @llvm.smin.i64(i64, i64)")
-                start = e.pinned(
-                    f"call i64 @llvm.smin.i64(i64 {{0}}, i64 {size - rows})",
-                    opened.index,
-                    type="i64",
-                )
+            if blocks.row is None:
                 for kernel in blocks.kernels:
-                    assert kernel.window is not None
-                    places = {**at, kernel.window.start: start}
-                    ticks = "" if self.clock is None else _ticks(e)
-                    self.call(kernel, places, "0", "1", held)
-                    if self.clock is not None:
-                        _count_ticks(e, ticks, numbers[kernel], self.clock)
-                opened.close()
+                    self.in_block(kernel, {kernel.examples: number}, held, numbers[kernel])
+            else:
+                self.row_blocks(blocks, blocks.row, step, at, held, numbers)
         if self.clock is not None:
             self.barrier()
+
+    def row_blocks(
+        self,
+        blocks: Blocks,
+        row: Index,
+        step: str,
+        at: Mapping[str, str],
+        held: Mapping[str, str],
+        numbers: Mapping[Kernel, int],
+    ) -> None:
+        """The blocks of one step over rows: one, or the last two."""
+        e, size, rows = self.e, row.size, blocks.rows
+        steps = size // rows
+        begin = e.pinned(f"mul i64 {{0}}, {rows}", step, type="i64")
+        end = e.pinned(f"add i64 {{0}}, {rows}", begin, type="i64")
+        if size % rows:
+            last = e.pinned(f"icmp eq i64 {{0}}, {steps - 1}", step, type="i1")
+            end = e.pinned(f"select i1 {{0}}, i64 {size}, i64 {{1}}", last, end, type="i64")
+        with e.loop(begin, end, rows) as opened:
+            e.declare("declare i64 @llvm.smin.i64(i64, i64)")
+            start = e.pinned(
+                f"call i64 @llvm.smin.i64(i64 {{0}}, i64 {size - rows})",
+                opened.index,
+                type="i64",
+            )
+            for kernel in blocks.kernels:
+                assert kernel.window is not None
+                places = {**at, kernel.window.start: start}
+                self.in_block(kernel, places, held, numbers[kernel])
+            opened.close()
+
+    def in_block(
+        self, kernel: Kernel, at: Mapping[str, str], held: Mapping[str, str], number: int
+    ) -> None:
+        """The call of a kernel of a block, all of which one thread runs."""
+        ticks = "" if self.clock is None else _ticks(self.e)
+        self.call(kernel, at, "0", "1", held)
+        if self.clock is not None:
+            _count_ticks(self.e, ticks, number, self.clock)
 
     def row_steps(self, blocks: Blocks, steps: int) -> str:
         """How many of so many steps over rows a run takes."""

@@ -147,7 +147,7 @@ def tiled_loops(
         )
         for index in order
     ]
-    if _pays_to_share(work, tiling) and work.column is None:  # threads share the blocks
+    if _pays_to_share(work, tiling):
         shared = loop_for_threads(outer, target)
         outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
     return (*outer, *inner)
@@ -252,7 +252,7 @@ def _pays_to_share(work: Work, tiling: Tiling) -> bool:
     """Whether the nest has enough work to wake threads for it."""
     # The score is in cycles per point.
     points = prod(i.size for i in (*work.outputs, *work.over))
-    return points * tiling.score >= work.target.tiling.parallel_cycles
+    return work.shared and points * tiling.score >= work.target.tiling.parallel_cycles
 
 
 def loop_for_threads(loops: list[Loop], target: CpuTarget) -> Loop | None:

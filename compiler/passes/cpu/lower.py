@@ -169,6 +169,7 @@ def _work(
         zero_where=_affine_conditions(form.zero_where, form),
         unread_where=_affine_conditions(form.unread_where, form),
         fixed=tuple(Index(n, form.sizes[n]) for n in kernel.fixed if n in form.sizes),
+        shared=kernel.window is None and kernel.examples not in kernel.fixed,
         column=kernel.window.column if kernel.window else None,
         only_vector=_accumulation_vector(form, into) if into else None,
         accumulated=into.offset if into else None,

@@ -46,6 +46,7 @@ class Work:
     zero_where: tuple[Affine, ...] = ()  # where one of these is 0 or more, a term is 0
     unread_where: tuple[Affine, ...] = ()  # what is there nothing reads
     fixed: tuple[Index, ...] = ()  # given from outside
+    shared: bool = True  # whether threads may share it: not if they share the blocks around it
     column: str | None = None  # of one block of rows: the index that it runs along
     only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
     accumulated: Affine | None = None  # where an accumulation adds

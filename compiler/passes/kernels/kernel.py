@@ -123,14 +123,15 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Independent blocks of rows, which threads share: `kernels` run in order for one block, all by
-    one thread. There is a block for every value of the indices `fixed`, and of `row` for every
-    `rows` values; the last one begins earlier, so that it is as long: what two blocks compute they
-    compute alike. If a run has a number of rows that it is given, this is their `extent`. Tensors
-    that are `held` are in a thread's own memory, at offsets from its beginning."""
+    """Independent blocks, which threads share: `kernels` run in order for one block, all by one
+    thread. There is a block for every value of the indices `fixed`, and of `row`, if there is one,
+    for every `rows` values; the last one begins earlier, so that it is as long: what two blocks
+    compute they compute alike. Without a `row` the one fixed index counts examples, by each
+    kernel's own name. If a run has a number of rows that it is given, this is their `extent`.
+    Tensors that are `held` are in a thread's own memory, at offsets from its beginning."""
 
     fixed: tuple[Index, ...]
-    row: Index
+    row: Index | None
     rows: int
     kernels: tuple[Kernel, ...]
     reason: str = ""
@@ -152,6 +153,11 @@ class Blocks:
         """The tensors that others can read."""
         own = (name for kernel in self.kernels for name in kernel.stored)
         return tuple(name for name in own if name not in self.held)
+
+    @property
+    def steps(self) -> int:
+        """How many blocks there are for one value of each fixed index."""
+        return 1 if self.row is None else -(-self.row.size // self.rows)
 
     def count_of(self, steps: int) -> int:
         """How often something is done that is done for so many steps of the rows."""

@@ -45,7 +45,7 @@ def plan_memory(plan: Plan, target: Target, options: Options) -> Plan:
     ]
     # Copies come last: until then every kernel reads the old values.
     items = tuple(
-        _with_held(item, system, options) if isinstance(item, Blocks) else item
+        _with_held(item, plan, options) if isinstance(item, Blocks) else item
         for item in (*plan.items, *copies)
     )
     homes = _homes(plan)
@@ -141,10 +141,12 @@ def _homes(plan: Plan) -> Homes:
     return homes
 
 
-def _with_held(blocks: Blocks, system: System, options: Options) -> Blocks:
+def _with_held(blocks: Blocks, plan: Plan, options: Options) -> Blocks:
     """The blocks with a place for everything that a thread holds of one."""
-    held = {n for k in blocks.kernels for n in k.stored if system.tensors[n].held}
-    homes: Homes = {}
+    system = plan.system
+    stored = {n for k in blocks.kernels for n in k.stored}
+    homes = {name: home for name, home in _homes(plan).items() if home in stored}
+    held = {n for n in stored | homes.keys() if system.tensors[n].held}
     live = _liveness(blocks.kernels, range(len(blocks.kernels)), homes, set())
     live = {name: times for name, times in live.items() if name in held}
     if not options.share_memory:

@@ -84,11 +84,12 @@ def plan_lines(plan: Plan, notes: Mapping[Kernel, str] = MappingProxyType({})) -
 def _item_lines(item: Item, plan: Plan, notes: Mapping[Kernel, str]) -> Iterator[Line]:
     # Indented like a loop, with its kernels inside.
     if isinstance(item, Blocks):
-        fixed = "".join(f"{i.name} < {i.size}, " for i in item.fixed)
-        until = "" if item.extent is None else f" until {item.extent}"
-        row = f"{item.row.name} < {item.row.size} by {item.rows}{until}"
+        over = [f"{i.name} < {i.size}" for i in item.fixed]
+        if item.row is not None:
+            until = "" if item.extent is None else f" until {item.extent}"
+            over.append(f"{item.row.name} < {item.row.size} by {item.rows}{until}")
         held = f"{item.held_bytes:,} bytes for each thread"
-        yield Line(f"blocks {fixed}{row}    # {item.reason}; {held}", item.equations)
+        yield Line(f"blocks {', '.join(over)}    # {item.reason}; {held}", item.equations)
     elif isinstance(item, Scan):
         until = "" if item.steps is None else f" until {item.steps}"
         head = f"scan {item.index.name} < {item.index.size}{until}    # {item.reason}"

@@ -160,6 +160,7 @@ def _item(item: Item, system: System, needs: Mapping[str, list[Affine]]) -> Item
     if isinstance(item, Scan):
         inner: Any = tuple(_item(k, system, needs) for k in item.kernels)
         return replace(item, kernels=inner, steps=_common(item, item.index.name, needs))
+    assert item.row is not None
     return replace(item, extent=_common(item, item.row.name, needs))
 
 

@@ -94,19 +94,27 @@ def _expanded(kernel: Kernel, plan: Plan) -> CoalescedKernel:
         kernel.zero_where,
         kernel.unread_where,
         dict(anchor.sizes),
-        kernel.examples,
+        # one example at a time: there is none that a run may leave out
+        "" if kernel.examples in kernel.fixed else kernel.examples,
     )
-    return form if kernel.window is None else _in_block(form, kernel, kernel.window, plan)
+    in_block = kernel.window is not None or kernel.examples in kernel.fixed
+    return _in_block(form, kernel, kernel.window, plan) if in_block else form
 
 
-def _in_block(form: CoalescedKernel, kernel: Kernel, window: Window, plan: Plan) -> CoalescedKernel:
-    """The kernel for one block: the row index counts from the block's first row. Held tensors have
-    the block alone: in these, fixed indices are 0."""
-    tensors, row = plan.system.tensors, window.row
-    inside = f"{row} of the block"  # no name of a program, and gone at the end
-    first: dict[str, Expr] = {name: literal(0) for name in kernel.fixed}
-    of_held = {**first, row: Idx(inside)}
-    of_all = {row: call("add", Idx(window.start), Idx(row))}
+def _in_block(
+    form: CoalescedKernel, kernel: Kernel, window: Window | None, plan: Plan
+) -> CoalescedKernel:
+    """The kernel for one block: the row index, if there is one, counts from the block's first row.
+    Held tensors have the block alone: in these, fixed indices are 0."""
+    tensors = plan.system.tensors
+    of_held: dict[str, Expr] = {name: literal(0) for name in kernel.fixed}
+    of_all: dict[str, Expr] = {}
+    of_row: dict[str, Expr] = {}
+    if window is not None:
+        inside = f"{window.row} of the block"  # no name of a program, and gone at the end
+        of_held[window.row] = Idx(inside)
+        of_all[window.row] = call("add", Idx(window.start), Idx(window.row))
+        of_row[inside] = Idx(window.row)
 
     def held(node: Expr) -> Expr | None:
         if not isinstance(node, Read) or not tensors[node.tensor].held:
@@ -115,20 +123,23 @@ def _in_block(form: CoalescedKernel, kernel: Kernel, window: Window, plan: Plan)
         return Read(node.tensor, place, node.other, node.dtype)
 
     def moved(expr: Expr) -> Expr:
-        return substitute(substitute(rewrite(expr, held), of_all), {inside: Idx(row)})
+        return substitute(substitute(rewrite(expr, held), of_all), of_row)
 
     def results(before: tuple[Result, ...]) -> tuple[Result, ...]:
         # The element is a read, too.
         return tuple(Result(moved(r.element), moved(r.value)) for r in before)  # type: ignore
 
-    extents = {i.name: window.extent(i) for i in kernel.anchor.domain}
+    sizes = dict(form.sizes)
+    if window is not None:
+        sizes |= {i.name: window.extent(i) for i in kernel.anchor.domain}
+        sizes[window.start] = window.starts
     return replace(
         form,
         bodies=results(form.bodies),
         values=results(form.values),
         zero_where=tuple(map(moved, form.zero_where)),
         unread_where=tuple(map(moved, form.unread_where)),
-        sizes={**form.sizes, **extents, window.start: window.starts},
+        sizes=sizes,
     )
 
 

@@ -72,7 +72,10 @@ class TilingCosts:
     l2_next_line: float = 0.3  # … one that follows the line before …
     memory_line: float = 4.0  # … and one from beyond
     panel_step: float = 0.25  # a step over a panel, instead of `loop_step`
-    row_line: float = 0.5  # a line of a row of the tile, from the second-level cache
+    row_line: float = 0.5  # a line of a row of the tile, from the second-level cache, …
+    far_row_line: float = 8.0  # … one that no prefetcher follows, or that others evict, …
+    packed_row_line: float = 0.25  # … and one of packed rows
+    pack_rows: float = 1.5  # copying a term of a tile's rows
     worth_packing: float = 0.92  # the share of a nest's cycles that is worth cache blocks
     pack_vector: float = 2.0  # copying a vector into a panel …
     pack_near: float = 12.0  # … and waiting for each of its rows from the second-level cache, …
@@ -128,6 +131,7 @@ class PrefetchLimits:
     streams: int = 4  # tensors that one kernel prefetches
     min_terms: int = 16  # of a sum during which memory has time …
     products_per_byte: int = 8  # … and products for each byte that is read, or prefetched
+    next_blocks: bool = True  # whether cache blocks prefetch what is packed next
 
 
 @dataclass(frozen=True)
@@ -381,7 +385,12 @@ _AVX2 = CpuTarget("generic-avx2", lanes=8, registers=16)
 # 82 GFLOP/s (0.78 ns, Emerald Rapids) where multiply-adds do 173 (0.185 ns).
 # Products whose factors lie a power of two apart run at 70 to 97 % of the peak there.
 _AMD_CACHES = TilingCosts(l2_line=0.3, l2_next_line=0.2, memory_line=1.5)
-_AMD = replace(_AVX512, costs=_AMD_CACHES, tiling=TilingLimits(packed_rows=0))
+_AMD = replace(
+    _AVX512,
+    costs=_AMD_CACHES,
+    tiling=TilingLimits(packed_rows=0),
+    prefetch=PrefetchLimits(next_blocks=False),
+)
 _AMD_BF16 = replace(_AMD, vnni=True, bf16_instructions=True, bf16_dot_cycles=0.5)
 _INTEL_BF16 = replace(
     _AVX512, vnni=True, bf16_instructions=True, bf16_dot_cycles=2.1, l2=Cache(2 << 20, 16)
@@ -408,7 +417,7 @@ _SCALAR = CpuTarget(
     l1=Cache(16 << 10, 4),
     l2=Cache(64 << 10, 8),
     tiling=TilingLimits(packed_rows=0),
-    prefetch=PrefetchLimits(streams=0),
+    prefetch=PrefetchLimits(streams=0, next_blocks=False),
 )
 
 # A name is that of a microarchitecture; `generic-…` is for processors that are not in the table.

@@ -11,8 +11,9 @@ import pytest
 from support import TARGET, gradients, plan, system, values
 
 from nnc.compiler.ir.equation import System
-from nnc.compiler.passes.cpu.cache_blocks import Panels, _Product
+from nnc.compiler.passes.cpu.cache_blocks import _Product
 from nnc.compiler.passes.cpu.loop_ir import Nest
+from nnc.compiler.passes.cpu.packed_panels import Panels
 from nnc.compiler.passes.cpu.tiling import outer_tilings
 from nnc.compiler.pipeline import LlvmCode
 from nnc.compiler.reference.evaluator import evaluate
@@ -45,6 +46,9 @@ PRODUCTS = {
     " sum(u, v, c) (a[n, i + u - 1, j + v - 1, c] else 0) * b[u, v, c, o] }",
     "kernel": "(a: f32[3, 12, 12, 17], b: f32[3, 10, 10, 64]) -> y { y[u < 3, v < 3, c, o] ="
     " sum(n, i, j) a[n, i + u, j + v, c] * b[n, i, j, o] }",
+    "kernel at a border": "(a: f32[2, 9, 9, 256], b: f32[2, 9, 9, 64]) -> y {"
+    " y[u < 3, v < 3, c, o] = sum(n, i, j)"
+    " (a[n, i + u - 1, j + v - 1, c] else 0) * b[n, i, j, o] }",
     "long": "(a: f32[40, 700], b: f32[700, 64]) -> y { y[i, j] = sum(k) a[i, k] * b[k, j] }",
     "epilogue": "(a: f32[70, 131], b: f32[131, 150], c: f32[150], r: f32[70, 150]) -> y"
     " { z[i, j] = sum(k) a[i, k] * b[k, j]\n  y[i, j] = r[i, j] + max(z[i, j] + c[j], 0) }",
@@ -111,6 +115,9 @@ def test_blocks_compute_the_same_on_any_number_of_threads(name: str) -> None:
     assert blocks, "no product is blocked"
     assert any(b.along for b in blocks) == name.startswith("across")
     long = name in ("long", "convolution", "border", "kernel")  # more than four blocks of 64 terms
+    assert any(b.narrow is not None for b in blocks) == (
+        name in ("transposed", "kernel at a border")
+    )
     assert any(b.partial == ("f64" if long else "f32") for b in blocks)
     exact = evaluate(source, values(source), wide=True)
     first, *others = (_run(source, threads, SMALL) for threads in (1, 2, 3))
@@ -133,6 +140,8 @@ def test_panels_that_pass_a_block_in_turn_compute_the_same(text: str) -> None:
     source = system(f"model M{text}", float_type="f32")
     blocks = [nest.blocks for nest in _nests(source, FAR) if nest.blocks is not None]
     assert any(b.panels > 1 and b.partial for b in blocks)
+    assert any(b.next_panel or b.along for b in blocks)
+    assert any(b.narrow and b.next_rows for b in blocks) == (text is WIDE)
     exact = evaluate(source, values(source), wide=True)
     first, *others = (_run(source, threads, FAR) for threads in (1, 2, 3))
     np.testing.assert_allclose(first["y"], exact["y"], rtol=2e-5, atol=2e-5)

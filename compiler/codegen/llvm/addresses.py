@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ...ir.affine import Affine, affine, bounds
 from ...ir.dtypes import BYTES, UNSIGNED
 from ...ir.expr import Apply, Const, Expr, Idx
-from ...passes.cpu.loop_ir import PANEL, Access, Nest
+from ...passes.cpu.loop_ir import PACKED_ROWS, PANEL, Access, Nest
 from ...targets import MAX_LANES, ZERO_PAGE
 from .arithmetic import MEMORY, Arithmetic, lane_vector
 from .function_writer import FunctionWriter
@@ -47,7 +47,8 @@ class AddressWriter:
         self.e, self.nest, self.bases, self.point = e, nest, bases, point
         self.scalar = Arithmetic(e, 1, nest.doubles)
         self.wide = Arithmetic(e, nest.lanes, nest.doubles)
-        self.panel = ""  # the address at which the packed panel's element 0 would be
+        self.panel = ""  # the address at which the packed panel's element 0 would be …
+        self.packed_rows = ""  # … and that of what is packed of the other factor
 
     # --- integers ------------------------------------------------------------------------------
 
@@ -206,6 +207,8 @@ class AddressWriter:
         """Where a tensor begins."""
         if tensor == PANEL:
             return self.panel
+        if tensor == PACKED_ROWS:
+            return self.packed_rows
         return self.in_arena(self.bases[tensor])
 
     def in_arena(self, offset: int | str) -> str:

@@ -9,8 +9,9 @@ and walks over the copies of the register tile. Tests: tests/backends/test_cpu.p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import prod
 from types import MappingProxyType
@@ -131,6 +132,15 @@ class _NestWriter:
         if blocks is not None and len(loops) == len(self.nest.outer) - blocks.outside:
             self._panels(loop, *rest)
             return
+        with self._around(loop):
+            self._segments(loop, rest)
+
+    def _around(self, loop: Loop) -> AbstractContextManager[None]:
+        """What is written around a loop over rows where these are packed."""
+        panels = self.panels
+        return nullcontext() if panels is None else panels.around(loop, self._copies())
+
+    def _segments(self, loop: Loop, rest: Sequence[Loop]) -> None:
         for segment in loop.segments:
             # Segments differ in the size of their tile, so each has code of its own.
             if loop.kind == "parallel":
@@ -170,15 +180,23 @@ class _NestWriter:
             with panels.stretch(part, begin, end) as stretch:
                 for columns in vectors.segments:
                     first, last = self._elements(vectors, columns)
+                    tiles = partial(self._rows, rows, part, stretch, rest)
                     with (
-                        panels.panel(columns, first, last) as column,
+                        panels.panel(columns, first, last, tiles) as column,
                         self._entered(OpenNestLoop(vectors, columns, column, 0)),
                     ):
                         panels.pack(column, columns, self._copies())
-                        for segment in part:
-                            span = stretch if len(part) == 1 else self._elements(rows, segment)
-                            with self.e.loop(*span, segment.tile, maybe_empty=True) as row:
-                                self._inside(OpenNestLoop(rows, segment, row.index, 0), rest)
+                        tiles()
+
+    def _rows(
+        self, rows: Loop, part: Sequence[Segment], stretch: tuple[str, str], rest: Sequence[Loop]
+    ) -> None:
+        """The tiles of a stretch of rows."""
+        with self._around(rows):
+            for segment in part:
+                span = stretch if len(part) == 1 else self._elements(rows, segment)
+                with self.e.loop(*span, segment.tile, maybe_empty=True) as row:
+                    self._inside(OpenNestLoop(rows, segment, row.index, 0), rest)
 
     def _elements(self, loop: Loop, segment: Segment) -> tuple[str, str]:
         """The first element of a segment, and that past its last; or those of a thread's share."""
@@ -277,6 +295,13 @@ class _NestWriter:
         if self.tiles is not None:
             self._sums_of_tiles(self.tiles)
             return
+        if self.panels is not None and self.panels.packs_rows:
+            self.panels.pack_tile(copies)
+            return
+        if self.panels is not None:
+            self.panels.prefetch_next(copies)
+            if self.panels.blocks.narrow is not None:
+                self.panels.tile_of_rows()
         if nest.epilogue_prefetch:
             # Before the sum, which takes long enough for memory to answer.
             with self.panels.after_last() if self.panels is not None else nullcontext():

@@ -292,10 +292,12 @@ class MemoryWriter(AddressWriter):
         """Prefetches the cache line of the current copy."""
         self.prefetch_line(self.pointer(access, self.offset(access.offset)))
 
-    def prefetch_line(self, pointer: str) -> None:
-        """Prefetches a cache line. The address may be any: a prefetch never faults."""
+    def prefetch_line(self, pointer: str, first: bool = True) -> None:
+        """Prefetches a cache line into all caches, the `first` or not. The address may be any: a
+        prefetch never faults."""
         self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.e.effect("call void @llvm.prefetch.p0(ptr {0}, i32 0, i32 3, i32 1)", pointer)
+        text = f"call void @llvm.prefetch.p0(ptr {{0}}, i32 0, i32 {2 + first}, i32 1)"
+        self.e.effect(text, pointer)
 
     def accumulate(self, access: Access, added: Callable[[Value], Value]) -> None:
         """Replaces the element at the current copy, if in bounds, by `added` of it."""

@@ -10,16 +10,17 @@ is decided in `passes/cpu/cache_blocks.py`. Tests: tests/passes/test_cache_block
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import prod
 
-from ...passes.cpu.loop_ir import CacheBlocks, Nest, Segment
+from ...passes.cpu.loop_ir import CacheBlocks, Following, Loop, Nest, Segment
+from .accumulators import Reduction
 from .function_writer import FunctionWriter
 from .instructions import cast
 from .open_loops import Copy
-from .reduction_loops import ReductionLoops
+from .reduction_loops import ReductionLoops, Tile, Where
 from .values import IndexValue, Value
 
 
@@ -36,7 +37,10 @@ class PanelWriter:
         self.width = max(s.tile for s in self.columns.segments)  # of a panel, in vectors
         self.begin = ""  # the first row of the stretch
         self.group, self.column = "", ""  # the first columns of the group, and of the panel
+        self.group_end = ""  # the column after the group
         self.first, self.last = "", ""  # whether the block is the sum's first, or its last
+        self.packs_rows = False  # whether the tiles that are written pack their rows, and no more …
+        self.term: dict[str, IndexValue] = {}  # … and of which term
 
     # --- loops ---------------------------------------------------------------------------------
 
@@ -63,23 +67,31 @@ class PanelWriter:
             yield opened.index, a.intrinsic("smin", "i64", stop, end)
 
     @contextmanager
-    def panel(self, segment: Segment, first: str, last: str) -> Iterator[str]:
+    def panel(
+        self, segment: Segment, first: str, last: str, tiles: Callable[[], None]
+    ) -> Iterator[str]:
         """Loops over groups of panels between two columns, the blocks of the sum, and the panels of
-        a group, which pass a block in turn: the first column of each panel."""
-        a, width, count = self.scalar, segment.tile * self.columns.lanes, self.blocks.panels
+        a group, which pass a block in turn: the first column of each panel. `tiles` writes the
+        tiles of the stretch, to pack their rows."""
+        width, count = segment.tile * self.columns.lanes, self.blocks.panels
         self.group = ""
         parallel = self.columns.kind == "parallel"
         with (
             self.e.loop(first, last, count * width, maybe_empty=parallel) as opened,
             self._block(),
         ):
+            if self.blocks.narrow is not None:
+                self.packs_rows = True
+                tiles()
+                self.packs_rows = False
             if count == 1:
                 yield opened.index
                 return
             self.group = opened.index
-            stop = a.op("add", "i64", opened.index, str(count * width))
-            stop = a.intrinsic("smin", "i64", stop, last)
-            with self.e.loop(opened.index, stop, width) as panel:
+            self.group_end = self.scalar.intrinsic(
+                "smin", "i64", self.scalar.op("add", "i64", opened.index, str(count * width)), last
+            )
+            with self.e.loop(opened.index, self.group_end, width) as panel:
                 yield panel.index
 
     @contextmanager
@@ -158,6 +170,136 @@ class PanelWriter:
     def _cell(self, type: str, start: str, number: str) -> str:
         return self.e.op(f"getelementptr {type}, ptr {{0}}, i64 {{1}}", start, number, type="ptr")
 
+    # --- the rows of the other factor ----------------------------------------------------------
+
+    @contextmanager
+    def around(self, loop: Loop, copies: list[Copy]) -> Iterator[None]:
+        """Where rows are packed, the loops over the terms of the block around that over the rows of
+        tiles: it reads neighbours then, from row to row of the other factor."""
+        if not self.packs_rows or loop.index.name != self._tiled_rows.index.name:
+            yield
+            return
+        self.term = {}
+        tile = Tile(copies, Reduction("sum", self.nest.bodies[0].dtype))
+        with ExitStack() as loops:
+            for inner in self.nest.inner:
+                each, at = Segment(0, inner.index.size, 1, 1), Where(self.term, self.nest.lanes)
+                part = self.reductions.stretch(inner, each, tile, at)
+                opened = self.e.loop(part.first, part.last, 1, maybe_empty=part.maybe_empty)
+                index = loops.enter_context(opened).index
+                self.term = {**self.term, inner.index.name: IndexValue(index, 0)}
+            yield
+
+    def pack_tile(self, copies: list[Copy]) -> None:
+        """Copies a term of what the tile of rows reads of the other factor."""
+        narrow, to = self.blocks.narrow, self.tile_of_rows()
+        assert narrow is not None
+        for name, stride in self._row_strides.items():
+            skipped = self.scalar.op("mul", "i64", self.term[name].base, str(stride))
+            to = self._cell("float", to, skipped)
+        first, valid = copies[0]
+        self.expressions.at({**first, **self.term}, valid)
+        pointer = self.memory.pointer(narrow, self.memory.offset(narrow.offset))
+        type = f"<{len(copies)} x float>"
+        row = self.e.pinned("load {T}, ptr {0}, align 4", pointer, type=type)
+        self.e.effect(f"store {type} {{0}}, ptr {{1}}, align 4", row, to)
+
+    def tile_of_rows(self) -> str:
+        """Where the tile's rows are packed, from where its first term would be without blocks; the
+        accesses to them read there from now on."""
+        a, block = self.scalar, self.reductions.block
+        loop = self._tiled_rows
+        cut, terms = self.nest.inner[self.blocks.cut].index.name, self.blocks.steps
+        row = self._row_strides[cut]
+        most = max(s.tile for s in loop.segments)
+        # Not the text of another allocation, which would be the same one.
+        text = f"alloca [{self._tiles * terms * (row // most)} x [{most} x float]], align 64"
+        stack = self.e.op(text, type="ptr")
+        number = a.op("mul", "i64", self._tile_number(), str(terms * row))
+        number = a.op("sub", "i64", number, a.op("mul", "i64", block[cut][0], str(row)))
+        start = self._cell("float", stack, number)
+        opened = self.reductions.output_loops[loop.index.name]
+        first = a.op("add", "i64", opened.base or "0", str(opened.offset))
+        # Accesses count rows from the first one of all, not of the tile.
+        self.memory.packed_rows = self._cell("float", start, a.op("sub", "i64", "0", first))
+        return start
+
+    @property
+    def _tiled_rows(self) -> Loop:
+        """The loop over the rows of a tile."""
+        loops = (self.rows, *self.inside)
+        return next(x for x in loops if any(s.tile > 1 for s in x.segments))
+
+    @property
+    def _row_strides(self) -> dict[str, int]:
+        """Elements between two steps of each loop over terms, where rows are packed."""
+        found, stride = dict[str, int](), max(s.tile for s in self._tiled_rows.segments)
+        for loop in reversed(self.nest.inner[self.blocks.cut :]):
+            found[loop.index.name] = stride
+            stride *= loop.index.size
+        return found
+
+    # --- what comes next -----------------------------------------------------------------------
+
+    def prefetch_next(self, copies: list[Copy]) -> None:
+        """Prefetches, while the tile is computed, its share of what is packed next: of the panel,
+        and of the rows of the other factor. After the last block that is something else."""
+        a, blocks, tile = self.scalar, self.blocks, self._tile_number()
+        width = self.width * self.nest.lanes
+        if blocks.next_panel is not None:
+            after, places = blocks.next_panel, {self.columns.index.name: self.column}
+            delta = after.step * self._terms if blocks.partial else width
+            to = str(delta)
+            if self.group:
+                next = a.op("add", "i64", self.column, str(width))
+                back = a.op("sub", "i64", self.group, self.column)
+                more = a.compare("slt", "i64", next, self.group_end)
+                back = a.op("add", "i64", back, str(after.step * self._terms))
+                to = a.select("i64", more, str(width), back)
+            self._prefetch(after, places, to, tile, copies)
+        if blocks.next_rows is not None:
+            after = blocks.next_rows
+            name = self._tiled_rows.index.name
+            opened = self.reductions.output_loops[name]
+            first = a.op("add", "i64", opened.base or "0", str(opened.offset))
+            if after.parts > blocks.panels:
+                tile = a.op("urem", "i64", tile, str(after.parts // blocks.panels))
+            if self.group:
+                panel = a.op("mul", "i64", self._panel_number(), str(after.parts // blocks.panels))
+                tile = a.op("add", "i64", tile, panel)
+            elif after.parts == blocks.panels:
+                tile = "0"
+            self._prefetch(after, {name: first}, str(after.step * self._terms), tile, copies)
+
+    def _prefetch(
+        self, after: Following, places: dict[str, str], to: str, part: str, copies: list[Copy]
+    ) -> None:
+        """Prefetches one part of the terms: the lines at these places, and `to` elements later."""
+        e, a = self.e, self.scalar
+        share = -(-self._terms // after.parts)
+        first, _ = copies[0]
+        here = {name: IndexValue(place, 0) for name, place in places.items()}
+        for number, loop in enumerate(self.nest.inner):
+            name = loop.index.name
+            begin = self.reductions.block[name][0] if number <= self.blocks.cut else "0"
+            here[name] = IndexValue(begin, 0)
+        self.expressions.at({**first, **here}, self.nest.lanes)
+        start = self.memory.pointer(after.source, self.memory.offset(after.source.offset))
+        skipped = a.op("mul", "i64", part, str(share * after.step))
+        start = self._cell("float", start, a.op("add", "i64", to, skipped))
+        with e.loop("0", str(share), 1) as term:
+            row = self._cell("float", start, a.op("mul", "i64", term.index, str(after.step)))
+            for line in range(after.lines):
+                cell = self._cell("float", row, str(line * self.nest.lanes))
+                self.memory.prefetch_line(cell, first=False)
+
+    @property
+    def _terms(self) -> int:
+        """Of a block."""
+        return self.blocks.steps * prod(
+            x.index.size for x in self.nest.inner[self.blocks.cut + 1 :]
+        )
+
     # --- partial sums --------------------------------------------------------------------------
 
     @contextmanager
@@ -202,10 +344,32 @@ class PanelWriter:
     def _partial(self, count: int, type: str) -> str:
         """Where the sums of the tile are: the tiles of the stretch one after the other, panel by
         panel."""
-        e, a, outer = self.e, self.scalar, self.reductions.output_loops
-        steps = [min(self.blocks.rows, self.rows.steps), *(loop.steps for loop in self.inside)]
-        copies, panels = self._copies, self.blocks.panels
-        stack = e.op(f"alloca [{panels * prod(steps) * copies} x {type}], align 64", type="ptr")
+        e, a = self.e, self.scalar
+        copies, tiles = self._copies, self._tiles
+        stack = e.op(
+            f"alloca [{self.blocks.panels * tiles * copies} x {type}], align 64", type="ptr"
+        )
+        number = self._tile_number()
+        if self.group:
+            panel = a.op("mul", "i64", self._panel_number(), str(tiles))
+            number = a.op("add", "i64", number, panel)
+        return self._cell(type, stack, a.op("mul", "i64", number, str(copies)))
+
+    def _panel_number(self) -> str:
+        """The number of the panel in its group."""
+        a, columns = self.scalar, self.reductions.output_loops[self.columns.index.name]
+        before = a.op("sub", "i64", self.column, self.group)
+        return a.op("udiv", "i64", before, str(columns.segment.tile * self.columns.lanes))
+
+    @property
+    def _tiles(self) -> int:
+        """Of a stretch of rows, along one panel."""
+        inside = prod(loop.steps for loop in self.inside)
+        return min(self.blocks.rows, self.rows.steps) * inside
+
+    def _tile_number(self) -> str:
+        """The number of the tile among those of its stretch, along one panel."""
+        a, outer = self.scalar, self.reductions.output_loops
         row = outer[self.rows.index.name]
         if self.begin:
             number = a.op("sub", "i64", row.base, self.begin)
@@ -216,12 +380,7 @@ class PanelWriter:
             number = a.op("mul", "i64", number, str(loop.steps))
             step = self.reductions.steps_before(outer[loop.index.name])
             number = a.op("add", "i64", number, step)
-        if self.group:
-            width = outer[self.columns.index.name].segment.tile * self.columns.lanes
-            panel = a.op("sub", "i64", self.column, self.group)
-            panel = a.op("udiv", "i64", panel, str(width))
-            number = a.op("add", "i64", number, a.op("mul", "i64", panel, str(prod(steps))))
-        return self._cell(type, stack, a.op("mul", "i64", number, str(copies)))
+        return number
 
     @property
     def _copies(self) -> int:

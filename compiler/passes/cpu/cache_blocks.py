@@ -8,8 +8,13 @@
 Every tile of rows reads the same columns of b. In b they are as far apart as b has rows, often a
 power of two: they fall on a few sets of the caches, evict each other, and each is in another page.
 The panel is contiguous and stays in the first-level cache while the rows pass; the rows' part of a
-stays in the second, through several panels where a comes from memory. Between blocks the sums are
-kept in memory, in f64 if a sum is long.
+stays in the second, through several panels where a comes from memory. It is packed, too, if a has
+the rows of the result side by side and its own are far apart, as in the gradient of a weight:
+
+    y[i, j] = sum(k) a[k, i] * b[k, j]   →   rows[i0, k, r] = a[k0 + k, 8*i0 + r] for a block
+
+Between blocks the sums are kept in memory, in f64 if a sum is long. What is packed next is
+prefetched while products are computed (`next_blocks.py`).
 
 The choice is by a closed-form cost beside that of the nest without blocks. It applies to sums of
 products of two f32 factors, one of which depends on the vector index and not on the tile's rows.
@@ -20,98 +25,20 @@ Tests: tests/passes/test_cache_blocks.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd, prod
 
 from ...ir.affine import Affine
 from ...ir.dtypes import BYTES
-from ...ir.expr import Expr, Idx, Read
+from ...ir.expr import Idx, Read
 from ...targets import MAX_LANES, Cache, CpuTarget
 from ..lowering.access import Access
-from .loop_ir import PANEL, CacheBlocks, Loop
+from .next_blocks import bytes_read, is_near
+from .packed_panels import F32, Cut, Panels, Stretch, partial_sums
 from .tile_cost import Work, executed, outermost_rows_factor
 from .tiling import Rows, Tiling, outer_tilings
-
-F32 = BYTES["f32"]
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Rows that share a panel: so many `steps` of the outermost loop over rows, once for every step
-    of the loops over the indices `outside`. A block of the sum stays for so many `panels`."""
-
-    outside: frozenset[str]
-    steps: int
-    rows: int
-    panels: int = 1
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The loop over the sum that is cut, by its number, and the steps of a block; of the loops
-    inside of it a block has all steps. `terms` are those of a block."""
-
-    loop: int
-    steps: int
-    terms: int
-
-
-@dataclass(frozen=True)
-class Panels:
-    """A nest in cache blocks: the tiling of its rows, the factor that is packed and where it is,
-    the blocks of the sum, and the stretches of rows. `cycles` are those of the whole nest."""
-
-    work: Work
-    tiling: Tiling
-    packed: Read
-    source: Access
-    cut: Cut
-    stretch: Stretch
-    along: str  # the summed index that the packed factor is contiguous along, if it is transposed
-    cycles: float
-    share: float  # of the most multiply-adds that the core can do
-
-    def __str__(self) -> str:
-        columns = self.tiling.vectors * self.tiling.lanes
-        size = self.cut.terms * columns * F32
-        return (
-            f"cache blocks: {self.cut.terms} terms, panels of {columns} of {self.tiling.vector} "
-            f"({size:,} bytes), {self.stretch.rows} rows; {self.share:.0%} of peak predicted"
-        )
-
-    def blocks(self, loops: Sequence[Loop]) -> tuple[CacheBlocks, Access]:
-        """The blocks of these loops, and the access to the panel."""
-        outer = [x for x in loops if x.kind != "reduce"]
-        inner = [x for x in loops if x.kind == "reduce"]
-        outside = next(n for n, x in enumerate(outer) if x.index.name == self.tiling.vector)
-        blocks = CacheBlocks(
-            self.packed,
-            self.source,
-            outside,
-            self.stretch.steps,
-            self.stretch.panels,
-            self.cut.loop,
-            self.cut.steps,
-            _partial(self.work, self.cut),
-            self.along,
-            None if self.along else self._ahead(),
-            str(self),
-        )
-        strides: dict[Expr, int] = {}
-        stride = self.tiling.vectors * self.tiling.lanes
-        for loop in reversed(inner[self.cut.loop :]):
-            strides[Idx(loop.index.name)] = stride
-            stride *= loop.index.size
-        offset = Affine({**strides, Idx(self.tiling.vector): 1}, 0)
-        return blocks, replace(self.source, tensor=PANEL, offset=offset)
-
-    def _ahead(self) -> Access:
-        """What is packed some steps of the innermost loop later."""
-        inner = Idx(self.work.over[-1].name)
-        distance = self.work.target.prefetch.distance * self.source.offset.coefficients[inner]
-        return replace(self.source, offset=self.source.offset + Affine({}, distance))
 
 
 def cache_blocks(work: Work, operands: Mapping[Read, Access], tiling: Tiling) -> Panels | None:
@@ -133,10 +60,10 @@ def _products(work: Work, operands: Mapping[Read, Access]) -> Iterator[_Product]
     if masked or work.batch or work.registers_per_vector != 1:
         return
     (first, a), (second, b) = operands.items()
-    for read, wide, narrow in ((first, a, b), (second, b, a)):
+    for read, other, wide, narrow in ((first, second, a, b), (second, first, b, a)):
         plain = all(isinstance(atom, Idx) for atom in wide.offset.coefficients)
         if wide.dtype == "f32" and not wide.checks and plain:
-            product = _Product(work, read, wide, narrow)
+            product = _Product(work, read, other, wide, narrow)
             if all(i.name in product.names for i in work.over) and product.rows > 1:
                 yield product
 
@@ -148,6 +75,7 @@ class _Product:
 
     work: Work
     packed: Read
+    other: Read
     wide: Access
     narrow: Access
 
@@ -234,7 +162,9 @@ class _Product:
         tiling, cut, stretch, along = best
         tile = {**tiling.rows, tiling.vector: tiling.vectors}
         share = self._multiplications * executed(self.work, tile, tiling.vector) / most
-        return Panels(self.work, tiling, self.packed, self.wide, cut, stretch, along, most, share)
+        packs_rows = self._row_cycles(tiling, cut, stretch)[1]
+        factors = self.packed, self.wide, self.other, packs_rows
+        return Panels(self.work, tiling, *factors, cut, stretch, along, most, share)
 
     def _in_panels(self, vectors: int, rows: Rows) -> bool:
         """Whether a tile reads the same panel for all its rows, and has enough accumulators."""
@@ -247,7 +177,7 @@ class _Product:
 
     def _stretches(self, tiling: Tiling, cut: Cut) -> Iterator[Stretch]:
         """The candidates, of one panel and of several."""
-        limits, partial = self.target.tiling, _partial(self.work, cut)
+        limits, partial = self.target.tiling, partial_sums(self.work, cut)
         sums = tiling.vectors * tiling.lanes * BYTES[partial or "f32"]
         most = min(self.rows, limits.partial_bytes // sums)
         panels = -(-self.work.size[tiling.vector] // (tiling.vectors * tiling.lanes))
@@ -322,6 +252,7 @@ class _Product:
             abs(self.narrow.offset.coefficients.get(Idx(i.name), 0)) == 1 for i in self.work.over
         )
         rows = prod(tiling.rows.values()) * F32
+        along = along or self._packable(tiling)
         each = tiling.vectors * tiling.lanes * F32 + (rows if along else rows + l1.line)
         most = int(self.target.tiling.panel_share * l1.bytes / each)
         most = min(most, self.target.tiling.long_block)
@@ -341,17 +272,50 @@ class _Product:
         # Panels are shared by threads, not rows; and what a step takes was measured.
         step, own = costs.loop_step - costs.panel_step, tiling.copies * tiling.lanes
         score = tiling.score / outermost_rows_factor(tiling.rows, self.work) - step / own
-        cycles = points * score * target.fma_cycles
-        # Lines of the narrow factor come from the second-level cache, one for each row.
+        return points * score * target.fma_cycles
+
+    def _row_cycles(self, tiling: Tiling, cut: Cut, stretch: Stretch) -> tuple[float, bool]:
+        """Cycles for the lines of the narrow factor, which come from the second-level cache, and
+        whether they are fewer if it is packed."""
+        costs, line = self.target.costs, self.target.l1.line
+        points = self.results * self.terms
         rows = prod(n for name, n in tiling.rows.items() if name in self.narrow_names)
-        lines = points / (tiling.copies * tiling.lanes) * rows * F32 / target.l1.line
-        return cycles + lines * costs.row_line
+        steps = points / (tiling.copies * tiling.lanes)
+        lines = steps * rows * F32 / line
+        if not self._packable(tiling):
+            return lines * costs.row_line, False
+        each = costs.far_row_line if self._scattered(cut) else costs.row_line
+        # It is packed once for all panels of a group.
+        packing = steps / stretch.panels * costs.pack_rows
+        packed = lines * costs.packed_row_line + packing
+        return min((lines * each, False), (packed, True))
+
+    def _packable(self, tiling: Tiling) -> bool:
+        """Whether the rows of tiles may be packed: those of one index that are neighbours in the
+        narrow factor, so that a load and a store pack a term of them, and that do not stay in the
+        cache anyway."""
+        names = [name for name, size in tiling.rows.items() if size > 1]
+        beside = len(names) == 1 and self.narrow.offset.coefficients.get(Idx(*names)) == 1
+        wanted = self.target.tiling.packed_rows > 0 and not is_near(self.work, self.narrow)
+        return beside and wanted
+
+    def _scattered(self, cut: Cut) -> bool:
+        """Whether the narrow factor's rows are too far apart for the processor to prefetch them, or
+        share so few sets of the first-level cache that those of a block evict each other."""
+        steps = (self.narrow.offset.coefficients.get(Idx(i.name), 0) for i in self.work.over)
+        apart = min((abs(s) * F32 for s in steps if s), default=0)
+        if apart <= F32:
+            return False
+        l1 = self.target.l1
+        sets = l1.sets // gcd(max(1, apart // l1.line), l1.sets)
+        return apart >= self.target.prefetch.far_stride or cut.terms > sets * l1.usable_ways
 
     def _cycles(
         self, tiles: float, tiling: Tiling, cut: Cut, stretch: Stretch, along: str
     ) -> float:
         """Cycles of the nest in blocks, whose tiles take so many."""
-        target, costs, cycles = self.target, self.target.costs, tiles
+        target, costs = self.target, self.target.costs
+        cycles = tiles + self._row_cycles(tiling, cut, stretch)[0]
         stretches = -(-self.rows // stretch.rows)
         points, near = self.results * self.terms, target.tiling.cached_panel * target.l2.bytes
         # Packing: all of the wide factor for every stretch of rows.
@@ -363,7 +327,7 @@ class _Product:
         else:
             cycles += vectors * (costs.pack_vector + wait / tiling.vectors)
         # Partial sums, after every block.
-        partial = _partial(self.work, cut)
+        partial = partial_sums(self.work, cut)
         if partial:
             sums = -(-self.terms // cut.terms) * self.results / target.lanes
             # Between two blocks the next one's part of the narrow factor is read.
@@ -380,24 +344,8 @@ class _Product:
 
     @cached_property
     def _wide_bytes(self) -> int:
-        return self._bytes(self.wide)
+        return bytes_read(self.work, self.wide)
 
     @cached_property
     def _narrow_bytes(self) -> int:
-        return self._bytes(self.narrow)
-
-    def _bytes(self, factor: Access) -> int:
-        """What the nest reads of a factor: all of it, or one element for each of its indices."""
-        names = factor.offset.indices
-        indices = (*self.work.outputs, *self.work.over)
-        elements = prod(i.size for i in indices if i.name in names)
-        return min(self.work.footprints[factor.tensor], elements * F32)
-
-
-def _partial(work: Work, cut: Cut) -> str:
-    """The type of the sums between blocks; empty for one block. Long sums are added up in f64, as
-    by `blocked_sums.py`."""
-    limits, total = work.target.tiling, prod(i.size for i in work.over)
-    if cut.terms >= total:
-        return ""
-    return "f64" if total > limits.whole_blocks * limits.long_block else "f32"
+        return bytes_read(self.work, self.narrow)

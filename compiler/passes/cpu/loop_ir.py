@@ -95,6 +95,18 @@ class Sliding(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Following:
+    """What is prefetched of a factor for the block, or the panel, that comes next, while tiles are
+    computed: of each term, which are `step` elements apart, so many `lines`. A tile prefetches one
+    of the `parts` of the terms."""
+
+    source: Access
+    step: int
+    lines: int
+    parts: int
+
+
+@dataclass(frozen=True)
 class CacheBlocks:
     """Blocks of a sum of products, of which one factor is packed: copied block by block into a
     panel that stays in the first-level cache while the rows of the result pass.
@@ -106,7 +118,10 @@ class CacheBlocks:
     block, that one `steps`, those after it all. `packed` is the factor and `source` its place in
     memory; where vectors run across that, it is contiguous along the summed index `along`, and
     transposed in registers; otherwise `ahead` is prefetched, what is packed some steps later.
-    Between blocks the sums are in memory as `partial`; empty if there is one block only."""
+    Where the block's part of the other factor is packed, too, `narrow` is its place in memory: what
+    a tile of rows reads of it lies side by side, term by term. While tiles are computed, they
+    prefetch `next_panel` and `next_rows`. Between blocks the sums are in memory as `partial`; empty
+    if there is one block only."""
 
     packed: Read
     source: Access
@@ -118,10 +133,14 @@ class CacheBlocks:
     partial: str
     along: str = ""
     ahead: Access | None = None
+    narrow: Access | None = None
+    next_panel: Following | None = None
+    next_rows: Following | None = None
     note: str = field(default="", compare=False)  # what the cost model expects, to be read
 
 
-PANEL = "%panel"  # stands for a tensor where an access is to the packed panel
+PANEL = "%panel"  # stands for a tensor where an access is to the packed panel …
+PACKED_ROWS = "%rows"  # … or to what is packed of the other factor
 
 
 @dataclass(frozen=True)
@@ -276,6 +295,7 @@ def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:
         marks.append(f"sums between blocks in {blocks.partial}")
     return [
         f"blocks {', '.join(cuts) or 'of all terms'}" + (f"    # {', '.join(marks)}" * bool(marks)),
+        *([] if blocks.narrow is None else [f"    pack {access_text(blocks.narrow)} for all rows"]),
         f"    pack {access_text(blocks.source)}" + ", transposed" * bool(blocks.along),
     ]
 

@@ -20,9 +20,9 @@ from ...ir.expr import Idx
 from ...targets import CpuTarget
 from ..lowering.access import Access
 from ..lowering.coalesce_indices import CoalescedKernel
-from .cache_blocks import Panels
 from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
 from .loop_ir import Loop, Segment
+from .packed_panels import Panels
 from .tile_cost import Clip, Work
 from .tiling import Tiling
 

@@ -38,7 +38,7 @@ from ..lowering.coalesce_indices import (
 from .amx_tiles import amx_loops, amx_tiles
 from .blocked_sums import blocked_sums
 from .cache_blocks import cache_blocks
-from .loop_ir import Accumulate, Nest
+from .loop_ir import PACKED_ROWS, PANEL, Accumulate, Nest
 from .loop_order import (
     accumulation_loops,
     clips_of,
@@ -115,8 +115,10 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     accesses = _transposed(_without_checks(found, clips), work, tiling)
     blocks = None
     if panels is not None:
-        blocks, accesses[panels.packed] = panels.blocks(loops)
-    operands = [accesses[r] for r in body_reads]
+        blocks, packed = panels.blocks(loops, accesses)
+        accesses |= packed
+    # Of what is packed the blocks prefetch what comes next.
+    operands = [a for r in body_reads if (a := accesses[r]).tensor not in (PANEL, PACKED_ROWS)]
     others = [accesses[r] for r in found if r not in body_reads]
     notes = [kernel.reason, why_not_packed(kernel.anchor, plan.system, target), str(tiling)]
     notes += [] if blocks is None else [blocks.note]

@@ -24,7 +24,7 @@ from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, System, Tensor, copy_equation, is_identity, is_recurrent
 from ...ir.expr import Idx, Read, index_names
 from ...targets import CpuTarget
-from ..equations.packed_factors import is_packed
+from ..equations.packed_factors import is_packed, rows_are_packed
 from ..equations.views import views
 
 
@@ -50,7 +50,9 @@ def pad_rows(system: System, target: CpuTarget) -> System:
                 if tensor.kind == "temp":
                     if tensor.name not in fixed and not tensor.pad_after:
                         edit.tensors[tensor.name] = replace(tensor, pad_after=rows)
-                elif is_packed(eq, read, system, target):
+                elif is_packed(eq, read, system, target) or rows_are_packed(
+                    eq, read, system, target
+                ):
                     continue
                 elif _reuse(eq, tensor, recurrent, target) >= target.layout.padded_reuse:
                     copy = edit.add(copy_equation(tensor, tensor.name, f"{tensor.name}_padded"))

@@ -37,3 +37,19 @@ def is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bo
     rows = prod(i.size for i in eq.indices if i.name not in names)
     wide = last.size >= limits.panel_vectors * target.lanes and prod(over.values()) >= target.lanes
     return long and wide and 0 < limits.packed_rows <= rows
+
+
+def rows_are_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
+    """Whether the rows of a product's other factor are packed, too: those of a matrix that is
+    summed over its first dimensions are, so large that it comes from memory."""
+    others = [r for r in eq.reads if r is not read]
+    if len(others) != 1 or not is_packed(eq, others[0], system, target) or read.other is not None:
+        return False
+    last, tensor = read.index[-1], system.tensors[read.tensor]
+    rows = {i.name: i.size for i in eq.indices[:-1]}
+    if not isinstance(last, Idx) or rows.get(last.name, 0) < target.lanes:
+        return False
+    # The windows of a convolution have elements in common, of each of which a copy would be packed.
+    elements = prod(i.size for i in eq.domain if i.name in index_names(read))
+    far = tensor.bytes > target.tiling.cached_panel * target.l2.bytes
+    return far and elements <= tensor.size

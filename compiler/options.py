@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..dsl.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Options:
     """What a compilation may be asked for; part of the key of every cache.
 

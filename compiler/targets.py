@@ -11,8 +11,10 @@ the bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
+
+from ..dsl.records import record
 
 SHUFFLE_LANES = 4  # elements among which one instruction shuffles freely (128 bits of f32)
 TILE_SIDE = 16  # rows of an AMX tile, and pairs of bf16 numbers in each
@@ -21,7 +23,7 @@ FAR = 1 << 32  # more than any index, or offset of a form that clips a loop
 ZERO_PAGE = 16384  # bytes of zeros that stand for elements out of bounds
 
 
-@dataclass(frozen=True)
+@record
 class Cache:
     """A cache that one core has for itself; sizes in bytes."""
 
@@ -39,7 +41,7 @@ class Cache:
         return self.bytes // (self.ways * self.line)
 
 
-@dataclass(frozen=True)
+@record
 class FusionLimits:
     """How much is fused into one kernel; operations are those of `ir/work.py`."""
 
@@ -51,7 +53,7 @@ class FusionLimits:
     unrolled_row: int = 16  # … if the last index, for vectors, has at least so many
 
 
-@dataclass(frozen=True)
+@record
 class TilingCosts:
     """The closed-form cost of a register tile: cycles with every operand in the first-level cache,
     unless another unit is given."""
@@ -85,7 +87,7 @@ class TilingCosts:
     partial_far: float = 0.0  # … and what it takes more if they have left the second-level cache
 
 
-@dataclass(frozen=True)
+@record
 class TilingLimits:
     """Which tiles are candidates, and how loops around them are unrolled and shared."""
 
@@ -118,7 +120,7 @@ class TilingLimits:
     sampled_points: int = 4096  # points that are evaluated to estimate how often a check passes
 
 
-@dataclass(frozen=True)
+@record
 class PrefetchLimits:
     """Software prefetch: of operands some steps ahead, and of what later kernels read."""
 
@@ -134,7 +136,7 @@ class PrefetchLimits:
     next_blocks: bool = True  # whether cache blocks prefetch what is packed next
 
 
-@dataclass(frozen=True)
+@record
 class LayoutCosts:
     """What copies in another layout cost and save."""
 
@@ -152,7 +154,7 @@ class LayoutCosts:
     min_padded_lines: int = 8  # cache lines of a row, beside which one more is little
 
 
-@dataclass(frozen=True)
+@record
 class EquationCosts:
     """Thresholds of the passes over equations. Costs are in multiplications per element, as in
     `ir/functions.py`; the others are counts."""
@@ -171,7 +173,7 @@ class EquationCosts:
     part_bytes: float = 0.5  # of the parts of a sum, for each byte of its factors, at most
 
 
-@dataclass(frozen=True)
+@record
 class RowBlockLimits:
     """Which matrices are computed again rather than stored, and the blocks that threads hold."""
 
@@ -183,7 +185,7 @@ class RowBlockLimits:
     slack: int = 64  # columns that are computed beyond a mask, since sums run in whole steps
 
 
-@dataclass(frozen=True)
+@record
 class ExampleBlockLimits:
     """Which kernels of a prediction run for one example after the other."""
 
@@ -191,7 +193,7 @@ class ExampleBlockLimits:
     least_examples: int = 8  # of a batch: fewer cannot be shared out evenly
 
 
-@dataclass(frozen=True)
+@record
 class CpuTarget:
     """A CPU core. Registers are vectors of `lanes` 4-byte elements."""
 
@@ -261,7 +263,7 @@ class MatmulTileShape(NamedTuple):
     threads: int
 
 
-@dataclass(frozen=True)
+@record
 class MatmulTiling:
     """The tiles for products; `simt` and `mma` are tried in this order, the largest first."""
 
@@ -299,7 +301,7 @@ class AttentionTileShape(NamedTuple):
     threads: int
 
 
-@dataclass(frozen=True)
+@record
 class AttentionTiling:
     """What decides about fused attention. The shapes stand best first: the higher a tile, the less
     is loaded for a row."""
@@ -331,7 +333,7 @@ class AttentionTiling:
     )
 
 
-@dataclass(frozen=True)
+@record
 class RecurrenceCosts:
     """The estimate of a recurrence's step: µs unless another unit is given, by arithmetic about an
     H100 and not measured."""
@@ -347,7 +349,7 @@ class RecurrenceCosts:
     reduction_bytes: int = 32 << 10  # of shared memory in which partial sums are joined, at most
 
 
-@dataclass(frozen=True)
+@record
 class GpuTarget:
     """A GPU; the defaults are an H100's."""
 

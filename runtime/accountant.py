@@ -21,18 +21,18 @@ Tests: tests/runtime/test_accountant.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from math import exp, inf, lgamma, log, log1p, pi, sqrt
 
 from ..compiler.ir.lazy_numpy import np
+from ..dsl.records import record
 
 ORDERS = (*(1 + n / 10 for n in range(1, 100)), *range(11, 65), 80, 96, 128, 192, 256, 512)
 POINTS, TAIL = 8, 10  # of a numerical integral, for a deviation; deviations to its ends
 LEAST_TERM = -40.0  # logarithm of a term beside its sum that no longer counts
 
 
-@dataclass(frozen=True)
+@record
 class Accountant:
     """What steps of this kind spend. `overflow` is the chance that a step draws more examples than
     a batch has; `delta` is that of a run."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from ..dsl.check.renamed import FORMER, with_current_names
 from ..dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.parser import parse_value
 from ..dsl.syntax.source import COMMAND_LINE, Source, Span
@@ -22,7 +23,7 @@ _TIMES = ("checkpoint_every",)  # the fields that may be times
 _TIME_LIKE = re.compile(r"[\d.,:]+\s*[A-Za-z]|[\d]+:")
 
 
-@dataclass(frozen=True)
+@record
 class Assignment:
     """`key = text` from outside the file. `before` is what the user wrote before the text, such as
     `--set lr=` or `--epochs `, and `place` what messages call where that was."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..dsl.check.train_block import SPLITS
 from ..dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.printer import format_expr
 from ..dsl.syntax.source import Span
@@ -68,7 +68,7 @@ class Condition:
         )
 
 
-@dataclass(frozen=True)
+@record
 class Monitor:
     """The value that decides whether an epoch was better: less of a loss, more of a metric, less of
     a metric with a `-` before it. `span` is None for the default."""

@@ -9,11 +9,10 @@ In: an expression, then the data. Out: the weights of all training examples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..compiler.ir.dtypes import is_float
 from ..compiler.ir.lazy_numpy import np
 from ..dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.source import Span
 from .data import Schema, Split
@@ -22,7 +21,7 @@ BALANCED = "balanced"
 LIKE = "like `draw = balanced(label)`, or `draw = weight` for a field of weights"
 
 
-@dataclass(frozen=True)
+@record
 class DrawChoice:
     """The field of the data that examples are drawn by: labels that are `balanced`, or weights."""
 

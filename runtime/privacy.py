@@ -8,11 +8,12 @@ In: the setting's expression, the number of training examples. Out: a `PrivacyCh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import exp, inf, isfinite
 
 from ..dsl.diagnostics.diagnostic import Report, UserError, closest, did_you_mean, fail
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.source import Span
 from .accountant import Accountant, chance_of_overflow, rate_for
@@ -27,7 +28,7 @@ LEAST_SHARE = 0.5  # of delta that is left after what full batches cost
 HELP = "like `private = dp(clip = 1.0, noise = 1.1, delta = 1e-5)`"
 
 
-@dataclass(frozen=True)
+@record
 class PrivacyChoice:
     """The norm to which the gradient of one example is clipped, the deviation of the noise in units
     of it, the delta of the guarantee, and the probability with which a step draws each example;
@@ -87,7 +88,7 @@ def _wrong(key: str, value: float) -> str:
     return ""
 
 
-@dataclass(frozen=True)
+@record
 class Sampling:
     """Poisson sampling: every step draws each of the `examples` by itself with the probability
     `rate`, and takes `capacity` of those drawn at most."""

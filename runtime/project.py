@@ -7,7 +7,7 @@ for it, and its data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..compiler.elaboration.train_block import FieldType, Private, Setup
@@ -15,6 +15,7 @@ from ..dsl.check.bundle import bundle_text
 from ..dsl.check.checker import Checked, check, load, load_source
 from ..dsl.check.names import input_symbols, seen_from
 from ..dsl.diagnostics.diagnostic import Diagnostic, Report, UserError, did_you_mean, fail
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.ast import walk
 from ..dsl.syntax.printer import format_expr, format_type, quoted
@@ -30,7 +31,7 @@ from .settings import DataChoice, Settings, read_settings
 from .weights_choice import ARGUMENTS
 
 
-@dataclass(frozen=True)
+@record
 class Project:
     """One model of a file and, where there is one, how it is trained."""
 

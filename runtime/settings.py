@@ -7,12 +7,13 @@ the block: they are equations, and the compiler's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..dsl.check.turns import Turn, turns
 from ..dsl.diagnostics.diagnostic import Diagnostic, Note, Report, UserError, did_you_mean, fail
 from ..dsl.diagnostics.foreign_terms import suggest_dtype
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.source import Span
 from .conditions import SPLITS, Condition, Monitor, check_measured, measured_names
@@ -24,7 +25,7 @@ from .privacy import PrivacyChoice
 from .weights_choice import WeightsChoice
 
 
-@dataclass(frozen=True)
+@record
 class DataChoice:
     """`data = csv("houses.csv", target = "price")`: a source's name and its arguments."""
 
@@ -36,7 +37,7 @@ class DataChoice:
     span: Span
 
 
-@dataclass(frozen=True)
+@record
 class Settings:
     """How a model is trained. `patience` counts epochs and validations between them; `validation`
     is a share of the training set; None means no limit, the default monitor, or nothing between

@@ -10,9 +10,9 @@ In: an expression. Out: a `WeightsChoice`; `training/initial_weights.py` reads t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..dsl.diagnostics.diagnostic import did_you_mean, fail
+from ..dsl.records import record
 from ..dsl.syntax import ast as s
 from ..dsl.syntax.source import Span
 from .constants import constant
@@ -21,7 +21,7 @@ PARTIAL = "partial"
 ARGUMENTS = ("run", "from", "to")  # of `partial`, in the order in which they may be given
 
 
-@dataclass(frozen=True)
+@record
 class WeightsChoice:
     """A run folder or a file of weights. `partial`: those that fit are taken, else all must be
     there, and no others. A name that begins with the layers `old` begins with `new` here; dots and

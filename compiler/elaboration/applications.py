@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from .values import Numbers, Shape, Static, Value
@@ -29,7 +30,7 @@ class Application:
         return ", ".join(f"{n} = {constant_text(v)}" for n, v in known[:9])
 
 
-@dataclass(frozen=True)
+@record
 class Layer:
     """A layer that the model applies itself: its name (`conv1`), the tensors that it has, and the
     shapes of its results."""
@@ -39,7 +40,7 @@ class Layer:
     shapes: tuple[Shape, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Part:
     """A layer or model that is applied somewhere in the model: its name (`decoder1`,
     `encoder1_dense2`), with which the names of its parameters and states begin, its settings, the

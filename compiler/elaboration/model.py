@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.equation import System
@@ -27,7 +28,7 @@ from .statements import body
 from .values import Poison, Shape, is_static
 
 
-@dataclass(frozen=True)
+@record
 class ElaboratedModel:
     """An elaborated model. `scope` has the values of its inputs, results and all other names."""
 

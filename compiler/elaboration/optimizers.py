@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 from ...dsl.diagnostics.diagnostic import did_you_mean
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ..ir.build import call, cast, literal
@@ -49,7 +49,7 @@ def update(block: TrainBlock, players: Sequence[Player]) -> None:
     block.ctx.report.check()
 
 
-@dataclass(frozen=True)
+@record
 class _Optimizer:
     """An optimizer with its settings, and the number of its entry in the block."""
 
@@ -208,7 +208,7 @@ def _average(block: TrainBlock, parameter: str, step: Array, scope: BodyScope) -
     ctx.averages[parameter] = name
 
 
-@dataclass(frozen=True)
+@record
 class _Gradient:
     """The gradient of a parameter, the norm of all those of its loss, and the number of the step
     that they are of."""

@@ -13,11 +13,12 @@ others are not computed. A step trains all of them, from the same weights, or th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from ...dsl.check.turns import turns
 from ...dsl.diagnostics.diagnostic import Note, did_you_mean
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ..ir.build import call, literal
 from ..ir.equation import Gradient, Tensor
@@ -28,7 +29,7 @@ from .train_block import Setup, TrainBlock
 from .values import Array, of_scalar
 
 
-@dataclass(frozen=True)
+@record
 class Player:
     """A loss that a step reduces, and the gradients of the parameters that it trains, by name."""
 

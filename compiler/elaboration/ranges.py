@@ -10,10 +10,11 @@ index ranges of its equation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...dsl.check.names import DISCARDED
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.ast import walk
 from ...dsl.syntax.source import Span
@@ -34,7 +35,7 @@ Text = s.Node | tuple[s.Node, ...]  # one or several parts of a program
 # --- one index ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class _Use:
     """A place that determines the extent of an index: a dimension of `tensor`."""
 

@@ -8,9 +8,10 @@ settings the recording is replayed under other names, each use with random strea
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ..ir.build import literal, renamed, rewrite
 from ..ir.equation import Equation, Gradient, RematBlock, Tensor
@@ -22,7 +23,7 @@ from .scopes import BodyScope
 from .values import Array, Value, is_static, of_tensor
 
 
-@dataclass(frozen=True)
+@record
 class Recording:
     """What one elaboration added: tensors whose names begin with `stem`, computed from the tensors
     `given`. An origin is None where the parameter belongs to the user's current application."""

@@ -11,9 +11,9 @@ weights of the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from ...dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ..ir.equation import System
 from .applications import Part
@@ -27,7 +27,7 @@ from .values import Array, Shape
 LISTED = 12  # names in a message
 
 
-@dataclass(frozen=True)
+@record
 class Selection:
     """What is computed: of a `part`, for inputs of which an example has this shape and type, or of
     the trained model, the `tensors`, or the results; with a maximum declared, for these `sizes`."""
@@ -41,7 +41,7 @@ class Selection:
 WHOLE = Selection()
 
 
-@dataclass(frozen=True)
+@record
 class Selected:
     """A system, and the tensors of its outputs by their names in the selection."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ...dsl.check.names import value_names
 from ...dsl.diagnostics.diagnostic import Report, did_you_mean
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ..ir.equation import Clipping
 from .context import Context
@@ -22,7 +23,7 @@ from .scopes import BodyScope
 from .values import Array, Static, Value
 
 
-@dataclass(frozen=True)
+@record
 class FieldType:
     """A field of the data: the type and shape of one example."""
 
@@ -30,7 +31,7 @@ class FieldType:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Private:
     """`private = dp(…)`: the norm to which the gradient of one example is `limited`, the deviation
     of the `noise` by this, and how many examples a step has on average, of so many in all."""
@@ -41,7 +42,7 @@ class Private:
     examples: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Setup:
     """What a training run is compiled for. `fields` is None where no data is known: then the file
     must state their types (`input label: i32[B]`). `steps` is the number of steps, if known.

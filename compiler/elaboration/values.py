@@ -11,13 +11,14 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ..ir.build import call, literal
 from ..ir.equation import Tensor
 from ..ir.expr import Expr, Idx, Read, walk
 
 
-@dataclass(frozen=True)
+@record
 class Numbers:
     """A list, `[3, 5]` or `[[1, 2], [3, 4]]`: a compile-time constant that settings can be, and a
     tensor where one is needed. Lists in a list are of one shape."""
@@ -46,7 +47,7 @@ Static = bool | int | float | str | Numbers
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Array:
     """`element(indices, shape)` is the scalar at these indices of an array of this shape, whose
     last dimensions are this array's (broadcasting from the right). `axes` are suggested names of

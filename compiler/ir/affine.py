@@ -6,15 +6,15 @@ Bounds checks are decided here: an index that `inside` proves to lie in its dime
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeGuard
 
+from ...dsl.records import record
 from .build import call, literal, rewrite
 from .dtypes import INTEGERS, fits, is_float
 from .expr import Apply, Const, Expr, Idx, Read, index_names, is_size
 
 
-@dataclass(frozen=True)
+@record
 class Affine:
     """constant + sum of coefficient * atom. An atom is an `Idx`, or an expression that is not
     affine itself (`p // 2`, `p % 2`, a read of an integer tensor). No coefficient is zero."""

@@ -6,8 +6,9 @@ tests/runtime/test_set_measures.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ...dsl.records import record
 from .aggregate_terms import Term, factored, named_terms
 from .aggregates import Aggregates
 from .build import cast, literal
@@ -18,7 +19,7 @@ from .expr import Const, Expr, Read
 LAST_I32 = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@record
 class HandedOver:
     """A program's system with the parts among its outputs: of each part in turn the output, and
     what to divide it by."""

@@ -11,15 +11,15 @@ tests/runtime/test_set_measures.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from ...dsl.records import record
 from .build import call, literal, rebuild
 from .dtypes import is_float
 from .equation import Equation, System, free_name
 from .expr import Apply, Const, Expr, Read, expr_text, index_names, reads
 
 
-@dataclass(frozen=True)
+@record
 class Part:
     """A temp that is handed over for every batch, and how it becomes one of the set:
 
@@ -38,7 +38,7 @@ class Part:
     scaled: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Term:
     """A subexpression of the last stage that every batch hands over. With a `factor` it is a sum
     over examples times that constant and values without examples, else such a value."""

@@ -27,8 +27,9 @@ tests/runtime/test_set_measures.py, tests/fuzzers/metrics.py.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ...dsl.records import record
 from .aggregate_terms import Part, Term, factored, named_terms, text_of
 from .dtypes import is_float
 from .equation import Equation, System, is_recurrent
@@ -39,7 +40,7 @@ DISTRIBUTIVE = ("sum", "prod", "max", "min")
 LARGEST_GIVEN = 4096  # elements of a value without examples that the last stage reads
 
 
-@dataclass(frozen=True)
+@record
 class Aggregates:
     """The parts of loss and metrics (`measures`, names of temps, the loss first), and the temps of
     the last stage. `holistic` are the measures that need rows, `divided` those that are only known
@@ -76,7 +77,7 @@ class Aggregates:
         return replace(self, parts=(*parts, *means), stage=stage, holistic=holistic)
 
 
-@dataclass(frozen=True)
+@record
 class _Class:
     """What a tensor is to the examples: `given` (the same for any), `rows` (a value for each, along
     `axis`, or `count` of them), one of `DISTRIBUTIVE`, or `met` (all else)."""

@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ...dsl.records import record
 from .equation import Equation, System
 from .expr import Apply, Const, Expr, Idx, Read, walk
 from .terms import terms
 
 
-@dataclass(frozen=True)
+@record
 class Joined:
     """An equation that joins examples, by the tensor `source`: a sum over examples, or one that is
     read at `other` examples than the equation's own. The equation has values for each example of

@@ -16,8 +16,9 @@ dynamic shapes in inference engines. Tests: tests/passes/test_dynamic_sizes.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ...dsl.records import record
 from .affine import Affine, Interval, affine
 from .build import call, cast, literal, rebuild
 from .dtypes import neutral
@@ -54,7 +55,7 @@ def size_value(form: Affine, sizes: Sizes) -> int:
     return form.constant + sum(c * inputs[a.tensor] for a, c in terms if isinstance(a, Read))
 
 
-@dataclass(frozen=True)
+@record
 class DynamicSystem:
     """A system for any values of some sizes. In `general`, numbers are computed from sizes, but
     arrays and ranges are those of the `greatest` ones; `system` can be run. `shapes` are the sizes

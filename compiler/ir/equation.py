@@ -15,11 +15,12 @@ in `reference/evaluator.py`, rules in `verify.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, KeysView, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
 
+from ...dsl.records import record
 from ...dsl.syntax.source import Span
 from .affine import Affine
 from .build import Change, renamed, rewrite
@@ -31,7 +32,7 @@ from .strong_components import strong_components
 # --- equations ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Index:
     """An index of an equation's domain: 0 <= name < size."""
 
@@ -42,7 +43,7 @@ class Index:
 REDUCTIONS = ("sum", "max", "min", "prod", "argmax", "argmin")
 
 
-@dataclass(frozen=True)
+@record
 class Equation:
     """`target[indices] = reduce(over) body`; with `at`, `target[at…] += sum(over) body`.
 
@@ -131,7 +132,7 @@ def is_identity(read: Read, eq: Equation) -> bool:
     return read.other is None and read.index == tuple(Idx(i.name) for i in eq.indices)
 
 
-@dataclass(frozen=True)
+@record
 class Tensor:
     """A named array. `kind` is one of
 
@@ -228,7 +229,7 @@ def copy_equation(tensor: Tensor, source: str, target: str) -> Equation:
     return Equation(target, indices, Read(source, place, None, tensor.dtype), span=tensor.span)
 
 
-@dataclass(frozen=True)
+@record
 class Gradient:
     """A placeholder, `target = grad(of, wrt)`: the derivative of the number `of` with respect to
     every element of `wrt`. The pass `differentiate` replaces it by equations."""
@@ -239,7 +240,7 @@ class Gradient:
     span: Span | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@record
 class RematBlock:
     """A `remat` block: the temps that it computes, and the place of the word `remat`."""
 
@@ -247,7 +248,7 @@ class RematBlock:
     span: Span | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@record
 class Clipping:
     """Gradients of a sum over the `batch` examples of a run, of which each example's share is to be
     clipped: its norm over all of `gradients` to at most `limit`, then times `scale`. Only as many
@@ -261,7 +262,7 @@ class Clipping:
     span: Span | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@record
 class RowBlock:
     """Equations that are computed together, block by block: `rows` values of the index `row` for
     each value of the `fixed` indices. All of them have these indices by these names; what they
@@ -278,7 +279,7 @@ class RowBlock:
 CHECK = "integers!"  # an output that `integer_checks` adds; no name of a program has a `!`
 
 
-@dataclass(frozen=True)
+@record
 class System:
     """Equations over tensors. `updates` maps a param or state to the temp that becomes its value
     after a run (named with a prime). `outputs` are what a run is for.

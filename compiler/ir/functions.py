@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from ...dsl.records import record
 from .dtypes import DTYPES, is_float
 from .lazy_numpy import np
 from .random import threefry_numpy
@@ -46,7 +46,7 @@ def _choice(condition: str, yes: str, no: str) -> str:
 # --- the table ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Scalar:
     """A scalar function. `type` gives its result's type from its operands' types; `meaning` is a
     function of arrays, or the name of NumPy's; `symbol` is the operator written between the

@@ -12,14 +12,14 @@ tests/passes/test_recurrence_kernels.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from ...dsl.records import record
 from .affine import affine
 from .equation import Equation, components
 from .expr import Idx, Read
 
 
-@dataclass(frozen=True)
+@record
 class SequentialLoop:
     """`size` steps, up or down. `indices` names, for each target inside, its index that steps."""
 

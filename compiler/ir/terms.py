@@ -6,11 +6,11 @@ All functions are pure; passes decide what to do with the parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import TypeGuard
 
+from ...dsl.records import record
 from .affine import simplify_index
 from .build import call, literal, rewrite, substitute
 from .dtypes import is_float
@@ -144,7 +144,7 @@ def _kind(expr: Expr) -> tuple:
     return ("index",)
 
 
-@dataclass(frozen=True)
+@record
 class Rule:
     """`before` → `after`, where `when` holds of what the variables stand for."""
 

@@ -8,10 +8,11 @@ as in a mask, is intended: then the origin is the operation that misused it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from ...dsl.records import record
 from ..ir.dtypes import is_float
 from ..ir.equation import Equation, System
 from ..ir.expr import Apply, Const, Expr, Read
@@ -21,7 +22,7 @@ from .evaluator import IndexGrid, one_value
 Index = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Bad:
     """An element that is not finite. `equation` computes it; None for inputs, params and states.
     `how` is, at the origin, the operation with its operands: `log(0.0)`; else it is empty.

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ..records import record
 from ..syntax.source import Source
 
 _HEAD = "## nnc program\n"
 _MARK = re.compile(r"^## nnc (?:library|file (?P<file>.+))$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@record
 class Bundle:
     """The parts of a bundle. `files` are by the paths relative to the program's folder."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..diagnostics.character_hints import NEAR, hint_for_method
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
@@ -18,6 +18,7 @@ from ..diagnostics.foreign_terms import (
     suggest_setting,
     without_prefix,
 )
+from ..records import record
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .library import standard_library
@@ -27,7 +28,7 @@ from .spellings import AXES, activation, reduction, spelling, without_list
 Arguments = tuple[s.Argument, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Invocation:
     """`f(a)(b)` or, at the end of a pipe, `x |> f(a)`: the callee and its argument lists.
 

@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 from ..diagnostics.diagnostic import Note, Report
+from ..records import record
 from ..regular_files import is_within
 from ..syntax import ast as s
 from ..syntax.parser import parse
@@ -30,7 +31,7 @@ MAX_DEPTH = 40  # files of which each is used by the one before
 MAX_CYCLE = 8  # definitions between the first and the last that the message of a cycle names
 
 
-@dataclass(frozen=True)
+@record
 class Checked:
     """A program whose names are all known.
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..diagnostics.diagnostic import Note, Report, did_you_mean
 from ..diagnostics.foreign_terms import suggest, without_prefix
+from ..records import record
 from ..syntax import ast as s
 from ..syntax.source import Span
 from .calls import (
@@ -26,7 +27,7 @@ from .calls import (
 from .names import BUILTINS, CONSTANTS, DISCARDED, JOINING, NO_SIZES, Scope, names_in
 
 
-@dataclass(frozen=True)
+@record
 class ExprContext:
     """Where an expression stands: the indices it can use and what is around it."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from ..records import record
 from ..syntax import ast as s
 from ..syntax.lexer_rules import DTYPES
 from ..syntax.source import Source
@@ -49,7 +49,7 @@ NO_SIZES = (DISCARDED, "None", "null")  # elsewhere, a size that is not known
 OPTIMIZER_NAMES = ("p", "g", "t", "norm")
 
 
-@dataclass(frozen=True)
+@record
 class Scope:
     """The definitions that a file can see: its own, those of used files, the library's."""
 

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+from ..records import record
 from ..syntax.source import COMMAND_LINE, Span
 
 MAX_LISTED = 200  # errors of a report, and warnings
 SIMILAR = 0.7  # ratio of difflib from which on a name is taken for a misspelt one
 
 
-@dataclass(frozen=True)
+@record
 class Note:
     """A second place that matters to a diagnostic, and what is there."""
 
@@ -24,7 +25,7 @@ class Note:
     text: str
 
 
-@dataclass(frozen=True)
+@record
 class Diagnostic:
     """One mistake. `code` is a key of `catalogue()`: E… an error, W… a warning.
 

@@ -9,9 +9,9 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 
+from ..records import record
 from ..syntax.source import Source, Span
 from .diagnostic import Diagnostic, Note
 
@@ -108,7 +108,7 @@ def _printable(text: str) -> str:
 # --- snippets -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class _Mark:
     """A marked span on one line of a source."""
 

@@ -7,13 +7,15 @@ spans `diagnostics/render.py`.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
+
+from ..records import record
 
 COMMAND_LINE = "command line"  # the name of a source that is a flag
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Source:
     """A text and the name that messages use for it. Compared by identity."""
 
@@ -40,7 +42,7 @@ class Source:
         return self.text[start : end if end >= 0 else len(self.text)]
 
 
-@dataclass(frozen=True)
+@record
 class Span:
     """The half-open range of characters [start, end) of a source. `call_site` is the span in the
     user's own file that applied the layer or function which holds this one; it follows an

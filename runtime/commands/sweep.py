@@ -10,13 +10,13 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from ...dsl.diagnostics.diagnostic import UserError, fail
 from ...dsl.files import make_folder, reason
+from ...dsl.records import record
 from ..project import Project
 from ..training.atomic_files import json_text, read_json, write_text
 from ..training.interrupt import Stopped
@@ -51,7 +51,7 @@ def listed_values(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-@dataclass(frozen=True)
+@record
 class Point:
     """A point of the grid: the assignments of its run, and those among them that vary."""
 

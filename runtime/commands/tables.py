@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from ...dsl.records import record
 
 WIDTH = 100  # columns where there is no terminal
 LEAST = 12  # of a column that takes what is left; below, the last other ones are left out
 
 
-@dataclass(frozen=True)
+@record
 class TableColumn:
     """A column's heading and width; 0 is what the other columns leave, `LEAST` at least."""
 

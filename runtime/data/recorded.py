@@ -8,12 +8,13 @@ same reader that read those of training (`core/reader.py`); what tokens stand fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib import import_module
 from math import isfinite
 from typing import Any
 
 from ...dsl.diagnostics.diagnostic import fail
+from ...dsl.records import record
 from .core.dataset import Dataset
 from .core.reader import Reader
 from .core.vocabulary import Vocabulary
@@ -32,7 +33,7 @@ READERS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Recorded:
     """`reader` is None if no files became the inputs: then there are only arrays. `class_names` are
     the names of the labels 0, 1, … by field, `classes` their number, `columns` the names of a

@@ -11,7 +11,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -20,6 +19,7 @@ from ...compiler.elaboration.train_block import Setup
 from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import System
 from ...compiler.ir.work import flops
+from ...dsl.records import record
 from ..data import Split
 from ..device import Batched, Device
 from ..device.data_inputs import fields_of
@@ -30,7 +30,7 @@ from ..training.executor import Executor
 WARMUP = 3
 
 
-@dataclass(frozen=True)
+@record
 class StepFigures:
     """Milliseconds of a step; 10^9 operations of its sums of products per second of the median
     step; seconds from the command's start to the end of the first step; the process's peak memory
@@ -44,7 +44,7 @@ class StepFigures:
     gpu: GpuFigures | None = None
 
 
-@dataclass(frozen=True)
+@record
 class GpuFigures:
     """What a step is on a GPU: kernels that it launches, steps that are one launch of a graph and
     why not more, 10^6 bytes of its arena, seconds of compiling or of reading what was compiled."""

@@ -6,7 +6,7 @@ The executor sets the two scalars of a step, `step` and `seed`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -15,13 +15,14 @@ from ...compiler.ir.dtypes import is_float
 from ...compiler.ir.equation import System
 from ...compiler.ir.integer_ranges import index_uses
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
+from ...dsl.records import record
 from ..data import Dataset, Schema, Split, check_labels
 from ..data.core.read_ahead import DEPTH
 from ..data.core.splitting import split_rows
 from ..device.data_inputs import fields_of
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Examples:
     """Some rows (int64) of a split, in ascending order; `weights` of them (f64, positive), by which
     an epoch draws them, None if all count alike."""

@@ -7,7 +7,7 @@ that fit, and a report of what does not. All must fit unless the choice is `part
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from ...compiler.elaboration.players import is_frozen
 from ...dsl.diagnostics.diagnostic import Diagnostic, UserError, did_you_mean, fail
 from ...dsl.likely_paths import did_you_mean_path
+from ...dsl.records import record
 from ...dsl.regular_files import is_within
 from ...dsl.syntax.printer import quoted
 from ..project import Project
@@ -27,7 +28,7 @@ from .run_folder import RunFolder, is_run
 LISTED = 8  # names in a message
 
 
-@dataclass(frozen=True)
+@record
 class WeightsReport:
     """What of a file's weights a model has begun with, by the model's names."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from ...dsl.records import record
 
 # the kinds of records: at the end of an epoch, and what there may be within one
 EPOCH, VALIDATION, LOG = "", "validation", "log"
 
 
-@dataclass(frozen=True)
+@record
 class Record:
     """What was measured in an epoch, or in a part of it: the number of the epoch, the number of
     steps since the start, values, seconds since the epoch began. What was measured in training is

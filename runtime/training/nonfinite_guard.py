@@ -11,7 +11,6 @@ No other copy is needed. All that costs less than a step in 500.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from ...compiler.ir.equation import System
 from ...compiler.reference.evaluator import evaluate
 from ...compiler.reference.nonfinite_trace import Bad, first_bad, trace_nonfinite
 from ...dsl.diagnostics.diagnostic import Diagnostic, Note, UserError, fail
+from ...dsl.records import record
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.source import Span
 from .batch_inputs import fill_inputs, step_batches
@@ -38,7 +38,7 @@ Found = tuple[str, tuple[int, ...], float]  # a tensor, an index, the value ther
 INTERVAL = 500  # steps between two copies: each reads the values once, as every step does anyhow
 
 
-@dataclass(frozen=True)
+@record
 class _TakenStep:
     """A step's number, its epoch, the number of examples before it in the epoch, and the rows of
     its batches, each with how many are left after it."""

@@ -7,14 +7,14 @@ parts of the bar. Nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite, isnan
 
 from ...dsl.check.train_block import SPLITS
+from ...dsl.records import record
 from .metrics import EPOCH, Record, format_number
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """How long a run may be: None where nothing says so. `losses` are their names, `monitor` is
     that of the value by which epochs are compared. `most` steps are as many as privacy allows."""
@@ -146,7 +146,7 @@ def sparkline(values: Sequence[float]) -> str:
 _BAR = (8, 40)  # columns of a bar: with less, there is less beside it; at most
 
 
-@dataclass(frozen=True)
+@record
 class BarTexts:
     """What stands before, in and after a bar of so many columns; 0: there is no room for one."""
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,14 @@ import numpy as np
 
 from ...compiler.ir.equation import System
 from ...dsl.diagnostics.diagnostic import fail
+from ...dsl.records import record
 from .atomic_files import load_arrays, save_arrays
 
 FORMAT = 1
 SNAPSHOT_NAME = "snapshot.safetensors"
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Snapshot:
     """The state before a step, the step's batch, and the value that was not finite."""
 

@@ -8,15 +8,16 @@ lowering, and stand in the loop IR (`cpu/loop_ir.py`) or the grid IR (`gpu/grid_
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 
+from ....dsl.records import record
 from ...ir.equation import Equation, Index, System
 from ...ir.expr import Expr
 
 
-@dataclass(frozen=True)
+@record
 class Window:
     """A kernel's block: `rows` values of the index `row`, from the value of `start`, a fixed index
     below `starts`. Products and maps of a block run along `column`."""
@@ -32,7 +33,7 @@ class Window:
         return self.rows if index.name == self.row else index.size
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: it is a key of many dictionaries
+@record(eq=False)  # compared by identity: it is a key of many dictionaries
 class Kernel:
     """One equation, the anchor, and the elementwise equations that are fused into it.
 
@@ -89,7 +90,7 @@ class Kernel:
         return tuple(e.target for e in self.equations if e.target not in self.local)
 
 
-@dataclass(frozen=True)
+@record
 class Scan:
     """A recurrence: `kernels` run in order for every value of `index`, first to last or back.
 
@@ -121,7 +122,7 @@ class Scan:
         return names[: names.index(self.index.name)]
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Blocks:
     """Independent blocks, which threads share: `kernels` run in order for one block, all by one
     thread. There is a block for every value of the indices `fixed`, and of `row`, if there is one,
@@ -167,7 +168,7 @@ class Blocks:
 Item = Kernel | Scan | Blocks
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """A system on its way to code: what runs in which order, and where every tensor lives.
 

@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from ....dsl.diagnostics.diagnostic import UserError, did_you_mean, fail
 from ....dsl.files import reason, user_cache
 from ....dsl.likely_paths import did_you_mean_path
+from ....dsl.records import record
 from ....dsl.regular_files import is_within
 from ...memory import bytes_of, free_bytes
 
@@ -33,7 +33,7 @@ def _ignore(message: str) -> None:
     pass
 
 
-@dataclass(frozen=True)
+@record
 class Search:
     """Where to search. `notify` is called with one line before anything slow (a download)."""
 

@@ -8,12 +8,13 @@ by `Split.take`. This file opens no files and knows no source.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
+from ....dsl.records import record
 from ....dsl.syntax.source import Span
 from .mapped_file import MappedFile
 from .read_ahead import ReadAhead
@@ -26,7 +27,7 @@ MAX_LISTED = 6  # labels in a message
 LABEL_BLOCK = 1 << 20  # labels checked at a time, so that a mapped file is not read at once
 
 
-@dataclass(frozen=True)
+@record
 class Field:
     """One named value of an example. `shape` is without the batch dimension."""
 
@@ -39,7 +40,7 @@ class Field:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-@dataclass(frozen=True)
+@record
 class Schema:
     """The fields of every example, and the number of training examples if it is cheap to know."""
 
@@ -54,7 +55,7 @@ class Schema:
         raise KeyError(name)
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Split:
     """Examples as stored: one array per field, first axis the example, all of one length.
 
@@ -157,7 +158,7 @@ def _convert(name: str, picked: np.ndarray, out: np.ndarray, scale: float | None
             raise fail("E0606", message, help=help)
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Dataset:
     """A loaded data source. `class_names` are the names of the labels 0, 1, … by field,
     `vocabularies` those of the fields of tokens, `columns` the names of a field's numbers; `reader`

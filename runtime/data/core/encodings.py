@@ -11,13 +11,13 @@ import codecs
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ....dsl.diagnostics.diagnostic import UserError, fail
+from ....dsl.records import record
 
 UTF8 = "utf-8"
 MARKS = (
@@ -118,7 +118,7 @@ def undecodable(path: Path, blocks: Blocks, encoding: str) -> UserError:
     return fail("E0612", f"{place}: {found.value!r} is not {shown}", help=help)
 
 
-@dataclass(frozen=True)
+@record
 class _Wrong:
     """A byte that is not in an encoding: its line and its place in that line, both from 1. `seen`
     is what a guess of another encoding looks at."""

@@ -6,11 +6,11 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
 from ....dsl.files import reason
+from ....dsl.records import record
 
 State = tuple[int, int]
 
@@ -24,7 +24,7 @@ def below(array: object) -> Iterator[object]:
         base = getattr(base, "base", None)
 
 
-@dataclass(frozen=True)
+@record
 class MappedFile:
     """The file that an array is mapped from, and the length that it must have."""
 

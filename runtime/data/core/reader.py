@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import Report, UserError
+from ....dsl.records import record
 
 MAX_LISTED = 8  # files or words in a note
 
 
-@dataclass(frozen=True)
+@record
 class NewFile:
     """A file that is to be read, and what messages and results call it."""
 
@@ -26,7 +27,7 @@ class NewFile:
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class NewExamples:
     """Inputs by field, stored and scaled as those of a `Split`, and for each example where it comes
     from and, if it is one, its text. `lengths` are those of texts in tokens, where the model is not

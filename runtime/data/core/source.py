@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
+from ....dsl.records import record
 from ....dsl.syntax.source import Span
 from .data_paths import Search
 from .dataset import Dataset, Schema
@@ -88,7 +89,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record
 class Setting:
     """One setting of a source. `default` REQUIRED: it must be given; None: it may be left out."""
 
@@ -101,7 +102,7 @@ class Setting:
     ending: str = ""  # of files that may be named besides what is `allowed`
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """One use of a source: checked settings, where to search, and the spans for diagnostics."""
 
@@ -147,7 +148,7 @@ def errors_at(span: Span | None) -> Iterator[None]:
         raise UserError(located) from error
 
 
-@dataclass(frozen=True)
+@record
 class DataSource:
     """A kind of data. `others` is the kind of settings whose names the user chooses, if any."""
 

@@ -12,13 +12,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import UserError, fail
+from ....dsl.records import record
 from ....dsl.syntax.source import Span
 from . import byte_pairs, tokenizer_file
 
@@ -29,7 +29,7 @@ KINDS = ("chars", "bytes", "words", "bpe", "tokens")
 BYTES = tuple(f"0x{value:02x}" for value in range(256))
 
 
-@dataclass(frozen=True)
+@record
 class Vocabulary:
     """Ids 0, 1, … are `specials`, then `tokens`.
 

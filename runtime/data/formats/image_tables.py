@@ -9,13 +9,13 @@ Parquet and Arrow files, in shards and splits, whose column of images has record
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, did_you_mean, fail
+from ....dsl.records import record
 from ..core.data_paths import Search
 from ..core.label_numbers import number_labels
 from ..core.reader import listed
@@ -30,7 +30,7 @@ TABLES = frozenset({".parquet", ".pq", ".arrow", ".arrows", ".feather"})
 IMAGES, LABELS = ("image", "img"), "label"
 
 
-@dataclass(frozen=True)
+@record
 class StoredImage:
     """An image that is in a table, and what messages call it."""
 
@@ -41,7 +41,7 @@ class StoredImage:
         return self.name
 
 
-@dataclass(frozen=True)
+@record
 class Labelled:
     """The images of one split, and their labels as texts."""
 
@@ -49,7 +49,7 @@ class Labelled:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Described:
     """The images by split, the names of the classes, and the numbers of each split's labels."""
 

@@ -25,7 +25,7 @@ import os
 import warnings
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ import numpy as np
 
 from ....dsl.diagnostics.diagnostic import Report, UserError, did_you_mean, fail
 from ....dsl.files import reason, temporary_folder, unnamed_file
+from ....dsl.records import record
 from ..core.dataset import Dataset, Field, Schema, Split, validate
 from ..core.decompress import readable
 from ..core.file_kinds import IMAGE
@@ -51,7 +52,7 @@ SPLITS = ("train", "test", "validation")
 IN_MEMORY = 256 << 20  # bytes of pixels; more than that goes to a temporary file
 
 
-@dataclass(frozen=True)
+@record
 class Listing:
     """The images of one split, in files or in tables, and the indices of their classes."""
 
@@ -228,7 +229,7 @@ def _pillow() -> Any:
     return Image
 
 
-@dataclass(frozen=True)
+@record
 class ImageReader:
     """Image files as `image` f32[height, width, channels]: bytes, times `scale`. `is_dark` of a set
     of light drawings on black; `invert` takes light for dark."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from ....compiler.ir.lazy_numpy import np
 from ....dsl.diagnostics.diagnostic import fail
+from ....dsl.records import record
 from ..core import file_kinds
 from ..core.decompress import read_start, readable
 from ..core.encodings import UTF8
@@ -54,7 +54,7 @@ class Cells(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@record
 class TextForm:
     """How a table of text is written, and where packed files are unpacked."""
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from .... import __version__
 from ....compiler.ir.equation import System
 from ....compiler.ir.structural_hash import system_signature
+from ....dsl.records import record
 from ...cache import FileCache
 from ...installed import installed_version, texts_digest
 from . import elf_linker as elf
@@ -42,7 +42,7 @@ class LoadedLibrary(Protocol):
         thread of Python does if it runs `alone`."""
 
 
-@dataclass(frozen=True)
+@record
 class Code:
     """Functions, the offset of every tensor in the arena, the arena's size, how many bytes each
     thread has for itself behind it, and whether several threads are of use."""

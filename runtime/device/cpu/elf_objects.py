@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ....dsl.records import record
+
 SKIPPED = (".eh_frame", ".note", ".comment")  # nobody unwinds our code
 
 WRITE, ALLOCATED, EXECUTABLE, THREAD_LOCAL = 1, 2, 4, 0x400  # flags of sections
@@ -33,7 +35,7 @@ class Section:
     address: int = -1  # in the library, once it is laid out
 
 
-@dataclass(frozen=True)
+@record
 class Symbol:
     name: str
     section: int
@@ -42,7 +44,7 @@ class Symbol:
     shared: bool  # with other objects
 
 
-@dataclass(frozen=True)
+@record
 class Relocation:
     section: Section
     at: int

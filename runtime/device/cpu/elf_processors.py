@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
+
+from ....dsl.records import record
 
 PAGE = 4096  # of instructions that take an address's page
 
 
-@dataclass(frozen=True)
+@record
 class X86:
     """x86-64."""
 
@@ -45,7 +46,7 @@ class X86:
         struct.pack_into("<2si", image, place, b"\xff\x25", slot - (place + 6))
 
 
-@dataclass(frozen=True)
+@record
 class Arm64:
     """aarch64."""
 

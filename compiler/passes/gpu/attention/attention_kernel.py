@@ -12,15 +12,14 @@ read stands for every value that is computed: `product.read`, `row_max.weight`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from .....dsl.records import record
 from ....ir.equation import Index
 from ....ir.expr import Expr, Read, walk
 from ....ir.terms import is_rounded
 from ...kernels.kernel import Kernel
 
 
-@dataclass(frozen=True)
+@record
 class MatrixProduct:
     """An element of an attention matrix: the sum over `inner` of an operand that does not depend on
     the column and one that does not depend on the row. `read` stands for it."""
@@ -31,7 +30,7 @@ class MatrixProduct:
     inner: tuple[Index, ...]
 
 
-@dataclass(frozen=True)
+@record
 class RowMax:
     """The maximum of a row's scores, and exp(score - shift), for which `weight` stands; `shift` is
     the maximum `result`, or the greater of that and a constant."""
@@ -42,7 +41,7 @@ class RowMax:
     weight: Read
 
 
-@dataclass(frozen=True)
+@record
 class RowTotal:
     """A row's sum of `weight`, or of `weight * factor` for each value of `features`. `result` is
     stored with `value`, in which `total` stands for the sum."""
@@ -55,7 +54,7 @@ class RowTotal:
     features: tuple[Index, ...] = ()
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@record(eq=False, kw_only=True)
 class AttentionKernel(Kernel):
     """A kernel that reduces attention matrices along rows. Its `equations` are those of the
     matrices, which are `local`, and those whose results are stored.

@@ -7,7 +7,7 @@ host, so nothing here asks the operating system.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .targets import CPU_TARGETS, CpuTarget
 
@@ -122,8 +122,9 @@ MACHINES = {
         ),
         # Decisions and roundings of x86-64-v2, so that results are the same.
         Machine(
-            "wasm32", WASM, "generic", CPU_TARGETS["generic-sse"], f"{WASM_FEATURES},+simd128",
-            fma=(), kinds=("wasm", "page"), pointer_bits=32, position_independent=False,
+            "wasm32", WASM, "generic", replace(CPU_TARGETS["generic-sse"], mxcsr=False),
+            f"{WASM_FEATURES},+simd128", fma=(), kinds=("wasm", "page"), pointer_bits=32,
+            position_independent=False,
         ),
         Machine(
             "wasm32-plain", WASM, "generic", CPU_TARGETS["generic-scalar"], WASM_FEATURES,

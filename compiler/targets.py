@@ -210,6 +210,7 @@ class CpuTarget:
     bf16_instructions: bool = False  # whether it has AVX512_BF16, which rounds and pairs numbers
     doubles: bool = True  # whether it computes in f64, in vectors, too; else that is software
     i16_pairs: bool = True  # whether it multiplies and adds pairs of 16 bits: x86, from SSE2 on
+    mxcsr: bool = True  # whether a register, MXCSR, says what becomes of subnormal numbers: x86
     amx_cycles: float = 0.0  # of a product of two tiles of bf16 numbers; 0: it has none
     bf16_dot_cycles: float = 0.0  # of a dot product of vectors of bf16 pairs; 0: unknown, not used
     fusion: FusionLimits = FusionLimits()
@@ -416,6 +417,7 @@ _SCALAR = CpuTarget(
     "generic-scalar",
     lanes=1,
     registers=16,
+    mxcsr=False,
     l1=Cache(16 << 10, 4),
     l2=Cache(64 << 10, 8),
     tiling=TilingLimits(packed_rows=0),
@@ -430,9 +432,16 @@ CPU_TARGETS = {
         replace(_AVX512, name="generic-avx512-bf16", vnni=True, bf16_instructions=True),
         _AVX2,
         CpuTarget("generic-sse", lanes=4, registers=16),
-        CpuTarget("generic-neon", lanes=4, registers=32, i16_pairs=False),
+        CpuTarget("generic-neon", lanes=4, registers=32, i16_pairs=False, mxcsr=False),
         # of 32 bits; f64 is computed one number at a time
-        CpuTarget("generic-neon32", lanes=4, registers=16, doubles=False, i16_pairs=False),
+        CpuTarget(
+            "generic-neon32",
+            lanes=4,
+            registers=16,
+            doubles=False,
+            i16_pairs=False,
+            mxcsr=False,
+        ),
         _SCALAR,
         replace(_SCALAR, name="generic-single", doubles=False),
         replace(_AMD_BF16, name="zen5"),

@@ -34,6 +34,7 @@ EXCEPTIONS: dict[str, str] = {
     "compiler/codegen/llvm/int8_dot.py": "the bytes of a lane, the vectors of VPDPBUSD",
     "compiler/codegen/llvm/bf16.py": "the lanes of AVX512_BF16's instructions",
     "compiler/codegen/llvm/amx.py": "the layout of AMX's configuration",
+    "compiler/codegen/llvm/subnormals.py": "bits of MXCSR",
     "compiler/codegen/llvm/library.py": "bits of an index in the text of the code generator",
     "compiler/codegen/llvm/library_body.py": "the layout of a library's memory",
     "compiler/codegen/llvm/library_shared.py": "bits of CPUID, bytes of indices and of words",

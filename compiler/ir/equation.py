@@ -336,6 +336,11 @@ class System:
         return dict.fromkeys((*self.outputs, *self.updates.values())).keys()
 
     @cached_property
+    def updated(self) -> frozenset[str]:
+        """The temps that become values of params and states."""
+        return frozenset(self.updates.values())
+
+    @cached_property
     def block(self) -> Mapping[str, int]:
         """The number of the outermost `remat` block that each temp of one stands in."""
         found: dict[str, int] = {}

@@ -22,7 +22,7 @@ from .assembly import inner_loops
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NARROW = CpuTarget(lanes=8, registers=16)
-NEON = CpuTarget(lanes=4, registers=32)
+NEON = CpuTarget(lanes=4, registers=32, mxcsr=False)
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 only")
 
 

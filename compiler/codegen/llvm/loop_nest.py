@@ -27,6 +27,7 @@ from .instructions import cast
 from .open_loops import Copy, OpenNestLoop, element, whole_steps
 from .panels import PanelWriter
 from .reduction_loops import ReductionLoops, Tile, Where, is_product
+from .subnormals import subnormals_flushed
 from .values import Bases, IndexValue, Value
 
 ARGUMENTS = "ptr %arena, i64 %thread, i64 %threads"
@@ -89,11 +90,12 @@ class _NestWriter:
 
     def whole(self) -> None:
         """The whole nest; by the first thread alone if nothing in it is parallel."""
-        if self.tiles is not None:
-            self.tiles.begin()
-        self._whole()
-        if self.tiles is not None:
-            self.tiles.end()
+        with subnormals_flushed(self.e) if self.nest.flushes else nullcontext():
+            if self.tiles is not None:
+                self.tiles.begin()
+            self._whole()
+            if self.tiles is not None:
+                self.tiles.end()
 
     def _whole(self) -> None:
         parallel = next((loop for loop in self.nest.loops if loop.kind == "parallel"), None)

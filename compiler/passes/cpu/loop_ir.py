@@ -156,7 +156,8 @@ class Nest:
     tile's rows of the index `row_loop` in a loop, with the totals on the stack; along all else they
     are unrolled. With `tiles`, the products are those of tiles and the statements run through all
     rows of a tile. With `blocks`, the sum is computed in cache blocks, and reads one factor from a
-    packed panel. With `sliding`, a window's steps are written in the order of what they read."""
+    packed panel. With `sliding`, a window's steps are written in the order of what they read. With
+    `flushes`, subnormal numbers are 0 in the nest."""
 
     name: str
     loops: tuple[Loop, ...]
@@ -181,6 +182,7 @@ class Nest:
     sliding: Sliding | None = None
     tiles: AmxTiles | None = None
     blocks: CacheBlocks | None = None
+    flushes: bool = False
     source: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -230,6 +232,8 @@ def nest_lines(nest: Nest) -> Iterator[tuple[str, str]]:
     yield f"nest {nest.name}{arguments}" + (f"    # {nest.source}" if nest.source else ""), ""
     for note in nest.notes:
         yield f"    # {note}", ""
+    if nest.flushes:
+        yield "    # subnormal numbers are 0", ""
     target = nest.statements[0].target  # of the reduction, or of the accumulation
     if nest.accumulate is not None:
         # The target is cleared before all loops.

@@ -75,6 +75,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
         vnni=target.vnni,
         doubles=target.doubles,
         fixed=kernel.fixed,
+        flushes=target.mxcsr and kernel.updates(plan.system),
         source=_source(kernel.anchor),
     )
     tiles = amx_tiles(form, found, target)

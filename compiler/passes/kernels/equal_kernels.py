@@ -55,7 +55,8 @@ def _form(kernel: Kernel, system: System) -> tuple[Hashable, list[str]]:
     )
     names = list(numbers)
     # All but its name and `reason`, which decide nothing.
-    own = (kernel.fixed, kernel.unrolled, kernel.window, kernel.examples)
+    updates = kernel.updates(system)
+    own = (kernel.fixed, kernel.unrolled, kernel.window, kernel.examples, updates)
     counts = len(kernel.unread_where), len(kernel.zero_where)
     tensors = tuple(_layout(system.tensors[name], name in kernel.local) for name in names)
     return (parts, counts, own, tensors), names
@@ -77,7 +78,7 @@ def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str,
         lambda name: tensors.setdefault(name, f"t{len(tensors)}"),
         lambda name: indices.setdefault(name, f"i{len(indices)}"),
     )
-    local = _write_item(text, item)
+    local = _write_item(text, item, system)
     # What else the code depends on: shape, strides and type of each tensor, and whether it is
     # stored.
     for name, number in tensors.items():
@@ -85,14 +86,15 @@ def item_signature(item: Kernel | Scan, system: System) -> tuple[str, tuple[str,
     return str(text), tuple(tensors)
 
 
-def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
+def _write_item(text: StructuralText, item: Kernel | Scan, system: System) -> frozenset[str]:
     """Writes the item; returns the tensors in it that are never stored."""
     if isinstance(item, Scan):
         # "scan" and "end" bracket the items, so that nested loops and neighbouring ones read
         # differently.
         text.add("scan", f"{text.index(item.index.name)}<{item.index.size}", item.reverse)
         text.add("steps", "" if item.steps is None else text.expr(item.steps))
-        local = frozenset[str]().union(*[_write_item(text, inner) for inner in item.kernels])
+        inner = [_write_item(text, kernel, system) for kernel in item.kernels]
+        local = frozenset[str]().union(*inner)
         text.add("end")
         return local
     for equation in item.equations:
@@ -104,6 +106,7 @@ def _write_item(text: StructuralText, item: Kernel | Scan) -> frozenset[str]:
     text.add("zero where", *(text.expr(form) for form in item.zero_where))
     # A set has no order; sorting its numbers gives it one.
     text.add("unrolled", *sorted(text.index(name) for name in item.unrolled))
+    text.add("updates", item.updates(system))
     return item.local
 
 

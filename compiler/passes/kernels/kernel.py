@@ -73,6 +73,11 @@ class Kernel:
     def equations(self) -> tuple[Equation, ...]:
         return (self.anchor, *self.epilogue)
 
+    def updates(self, system: System) -> bool:
+        """Whether it computes what becomes the value of a parameter or a state in the next step."""
+        updated = system.updated
+        return any(eq.target in updated for eq in self.equations)
+
     @property
     def indices(self) -> tuple[Index, ...]:
         """The output indices that the kernel itself runs over."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 
 from ....compiler.targets import CPU_TARGETS, CpuTarget
 from ....dsl.diagnostics.diagnostic import did_you_mean, fail
 from . import features
+
+X86 = ("x86_64", "AMD64")  # what operating systems call it
 
 # vendor, family, models, name in CPU_TARGETS
 MICROARCHITECTURES = (
@@ -47,7 +50,7 @@ def target() -> CpuTarget:
         and named.vnni == features.vnni()
     ):
         return _runnable(CPU_TARGETS.get(f"{named.name}-amx", named))
-    return CPU_TARGETS[_generic()]
+    return _runnable(CPU_TARGETS[_generic()])
 
 
 def processor() -> str:
@@ -74,7 +77,10 @@ def lines() -> list[str]:
 
 
 def _runnable(wanted: CpuTarget) -> CpuTarget:
-    """The record, or the one without AMX where that cannot be used."""
+    """The record, or the one without AMX where that cannot be used; of a processor that is no x86
+    without its control register."""
+    if platform.machine() not in X86:
+        return replace(wanted, mxcsr=False)
     if not wanted.amx_cycles:
         return wanted
     from .amx import obstacle  # not needed where there is no AMX

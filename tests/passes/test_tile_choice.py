@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from support import values
 
 from nnc.compiler.elaboration.model import forward
 from nnc.compiler.ir.equation import System
 from nnc.compiler.passes.cpu.loop_ir import Nest
 from nnc.compiler.pipeline import LlvmCode, compile, derive
-from nnc.compiler.targets import CPU_TARGETS
+from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CPU_TARGETS, Cache
 from nnc.dsl.check.checker import load_source
 from nnc.dsl.diagnostics.diagnostic import Report
 from nnc.dsl.syntax.source import Source
+from nnc.runtime.device.cpu.program import CpuProgram
 
 BATCH = 32
 
@@ -67,3 +73,33 @@ def test_rows_of_a_tile_are_columns_of_an_image(size: int, channels: int) -> Non
         }}"""
     found = tile(product(prediction(text)))
     assert found["i"] == 1 and found["j"] >= 4
+
+
+@pytest.mark.parametrize(("rows", "apart"), [(80, True), (64, False)])
+def test_an_example_of_many_rows_reads_all_of_a_large_weight_by_itself(
+    rows: int, apart: bool
+) -> None:
+    """Its rows stay in the cache; else those of all examples would be read again for each panel."""
+    target = replace(CPU_TARGETS["icelake-server"], l2=Cache(32 << 10, 8))
+    system = prediction(
+        f"model M(x: f32[B, {rows}, 40]) -> y: f32[B, {rows}, 320] {{ y = Dense(320)(x) }}"
+    )
+    code: LlvmCode = compile(system, target)
+    (found,) = (k for k in code.plan.kernels if k.anchor.reduce == "sum")
+    outermost, *inside = code.nest(found).outer
+    assert (outermost.index.name == "b") == apart
+    if apart:  # threads share the panels, for all examples
+        assert outermost.kind == "serial" and outermost.per_example == 1
+        assert [loop.kind for loop in inside].count("parallel") == 1
+    given, bits = values(system), set()
+    expected = evaluate(system, given)["y"]
+    for threads, examples in ((1, BATCH), (2, BATCH), (3, BATCH), (2, 5)):
+        program = CpuProgram(system, threads, target)
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.shorten(examples)
+        program.run()
+        result = program.arrays["y"][:examples]
+        np.testing.assert_allclose(result, expected[:examples], rtol=1e-4, atol=1e-4)
+        bits.add(result[:5].tobytes())
+    assert len(bits) == 1

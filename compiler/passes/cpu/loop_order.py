@@ -16,8 +16,10 @@ from math import prod
 
 from ...ir.affine import Affine
 from ...ir.equation import Index
-from ...ir.expr import Idx
+from ...ir.expr import Idx, Read, index_names
+from ...ir.terms import multiplicands
 from ...targets import CpuTarget
+from ..kernels.kernel import Kernel, Plan
 from ..lowering.access import Access
 from ..lowering.coalesce_indices import CoalescedKernel
 from .loop_bounds import UNBOUNDED, Bounds, loop_bounds
@@ -124,6 +126,8 @@ def tiled_loops(
         reusing -= panels.stretch.outside
 
     def rank(index: Index) -> int:
+        if index.name == work.outermost:
+            return -2
         if index.name == tiling.vector:
             # Loops outside the tile (-1) first; then vectors, rows (0, 2) or rows, vectors (2, 3).
             return 0 if vector_first else 3
@@ -148,9 +152,30 @@ def tiled_loops(
         for index in order
     ]
     if _pays_to_share(work, tiling):
-        shared = loop_for_threads(outer, target)
+        # Each thread keeps to its part of the panels, for all examples.
+        shared = loop_for_threads([x for x in outer if x.index.name != work.outermost], target)
         outer = [replace(x, kind="parallel") if x is shared else x for x in outer]
     return (*outer, *inner)
+
+
+def is_by_example(kernel: Kernel, plan: Plan, target: CpuTarget) -> bool:
+    """Whether a sum runs through all panels of a weight for one example after the other, and not
+    through all examples for each panel: then the weight is read again for every example, else the
+    rows of all examples for every panel, from beyond the caches."""
+    anchor, tensors, limits = kernel.anchor, plan.system.tensors, target.tiling
+    alone = kernel.window is None and not kernel.fixed and anchor.at is None
+    factors = [f for f in multiplicands(anchor.body) if isinstance(f, Read)]
+    if not kernel.examples or anchor.reduce != "sum" or not alone or len(factors) != 2:
+        return False
+    weight, rows = sorted(factors, key=lambda f: kernel.examples in index_names(f))
+    columns = index_names(weight)
+    if kernel.examples in columns or kernel.examples not in index_names(rows):
+        return False
+    near, panel = limits.cached_panel * target.l2.bytes, limits.vectors * target.lanes
+    panels = prod(i.size for i in anchor.indices if i.name in columns) / panel
+    read, given = tensors[weight.tensor].bytes, tensors[rows.tensor].bytes
+    far = read > near and given > target.l2.bytes
+    return far and anchor.sizes[kernel.examples] * read < panels * given
 
 
 def _read_part(loops: list[Loop], work: Work) -> list[Loop]:

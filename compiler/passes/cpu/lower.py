@@ -42,6 +42,7 @@ from .loop_ir import PACKED_ROWS, PANEL, Accumulate, Nest
 from .loop_order import (
     accumulation_loops,
     clips_of,
+    is_by_example,
     loop_for_threads,
     over_examples,
     tiled_loops,
@@ -57,7 +58,8 @@ Checks = tuple[tuple[Affine, int], ...]
 
 def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     """The nest of loops for a kernel."""
-    form = coalesce_indices(kernel, plan, split=True)
+    by_example = is_by_example(kernel, plan, target)
+    form = coalesce_indices(kernel, plan, split=True, keep_examples=by_example)
     found = accesses_of(form, plan)
     stored, tensors = store_offsets(form, kernel, plan), plan.system.tensors
     nest = partial(
@@ -96,6 +98,7 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     body_reads = dict.fromkeys(r for b in form.bodies for r in reads(b.value) if r in found)
     offsets = [into.offset] if into else [o for o in stored.values() if o is not None]
     work = _work(kernel, plan, target, form, found, body_reads, offsets, into)
+    work = replace(work, outermost=form.batch) if by_example else work
     tiling = choose(work)
     panels = cache_blocks(work, {r: found[r] for r in body_reads}, tiling) if not into else None
     if panels is not None:

@@ -51,6 +51,7 @@ class Work:
     only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
     accumulated: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
+    outermost: str = ""  # an output index whose loop surrounds all others
     batch: str = ""  # counts examples, of which a run may have fewer; each has …
     per_example: int = 1  # … so many values of that index
 
@@ -63,7 +64,8 @@ class Work:
         """The output indices that a tile may have rows of. An accumulation's rows add to elements
         of their own, and no vector operand is the same for two of them."""
         if self.accumulated is None:
-            return list(self.outputs) if self.reduce else []
+            inside = [i for i in self.outputs if i.name != self.outermost]
+            return inside if self.reduce else []
         terms, wide = self.accumulated.coefficients, self.vector_operands(self.only_vector or "")
         return [i for i in self.outputs if Idx(i.name) in terms and all(i.name in d for d in wide)]
 

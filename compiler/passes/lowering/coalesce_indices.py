@@ -63,14 +63,18 @@ class CoalescedKernel:
         return (*self.bodies, *self.values)
 
 
-def coalesce_indices(kernel: Kernel, plan: Plan, split: bool = False) -> CoalescedKernel:
-    """The kernel with as few, as long indices as its accesses allow; with `split`, plain ones."""
+def coalesce_indices(
+    kernel: Kernel, plan: Plan, split: bool = False, keep_examples: bool = False
+) -> CoalescedKernel:
+    """The kernel with as few, as long indices as its accesses allow; with `split`, plain ones, with
+    `keep_examples` one that counts examples alone."""
     form = _expanded(kernel, plan)
     while split and (divided := _divided(form, kernel)) is not None:
         form = _split(form, *divided)
     form = _outermost_stride_first(form, kernel, plan)
     # Each round joins two, so three indices in a row become one in two rounds.
-    while (pair := _coalescible(form, kernel, plan)) is not None:
+    apart = form.batch if keep_examples else ""
+    while (pair := _coalescible(form, kernel, plan, apart)) is not None:
         form = _coalesce(form, *pair)
     return form
 
@@ -177,8 +181,10 @@ def _outermost_stride_first(form: CoalescedKernel, kernel: Kernel, plan: Plan) -
     return replace(form, over=tuple(sorted(form.over, key=stride, reverse=True)))
 
 
-def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Index, Index] | None:
-    """The first two neighbouring indices that can become one."""
+def _coalescible(
+    form: CoalescedKernel, kernel: Kernel, plan: Plan, apart: str
+) -> tuple[Index, Index] | None:
+    """The first two neighbouring indices that can become one, neither of them `apart`."""
     # An index in a computation would become a division of the joined one, for each lane.
     values = _used_as_values(form)
     # What a block leaves out must be left out by all its kernels: the bounds must stay.
@@ -196,6 +202,7 @@ def _coalescible(form: CoalescedKernel, kernel: Kernel, plan: Plan) -> tuple[Ind
                 not {i.name, j.name} & values
                 # As the inner one of two, the values of an example would not be side by side.
                 and j.name != form.batch
+                and i.name != apart
                 # One step of `i` is as long as all of `j`, in every access and store.
                 and all(_composes(o, i, j) for o in offsets)
                 and not any(_mentions(c, i) or _mentions(c, j) for c in checked)

@@ -75,6 +75,13 @@ def test_rows_of_a_tile_are_columns_of_an_image(size: int, channels: int) -> Non
     assert found["i"] == 1 and found["j"] >= 4
 
 
+@pytest.mark.parametrize(("terms", "rows"), [(64, 4), (384, 6)])
+def test_tiles_of_panels_from_the_second_level_cache_are_higher(terms: int, rows: int) -> None:
+    """A row more is a multiply-add more for each line that is loaded."""
+    text = f"model M(x: f32[B, 128, {terms}]) -> y: f32[B, 128, 256] {{ y = Dense(256)(x) }}"
+    assert tile(product(prediction(text)))["b_j"] == rows
+
+
 @pytest.mark.parametrize(("rows", "apart"), [(80, True), (64, False)])
 def test_an_example_of_many_rows_reads_all_of_a_large_weight_by_itself(
     rows: int, apart: bool

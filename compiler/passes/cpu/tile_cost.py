@@ -257,6 +257,7 @@ def cycles(
     clips = [c for c in work.clips if c.applies((*tile, vector), vector)]
     clipped = [(c.form, c.size) for c in clips]
     loads = sum(load.cycles(tile, clipped, target, sliding) for load in work.loads(vector))
+    loads += _panel_lines(work, tile, vector) * costs.l2_next_line / target.fma_cycles
     arithmetic = work.operations * copies * registers
     # The chain of dependent additions: lowering fills up with accumulators where the tile has too
     # few copies, so the latency is divided by as many as it adds.
@@ -267,6 +268,18 @@ def cycles(
     busy = max(arithmetic, loads, dependent)
     step = costs.loop_step / (sliding.steps if sliding else 1)
     return (busy + costs.load_overlap * loads + step) * executed(work, tile, vector)
+
+
+def _panel_lines(work: Work, tile: Tile, vector: str) -> float:
+    """The cache lines that a step takes from the second-level cache, as a tile's columns are too
+    many for the first. Of predictions: `cache_blocks.py` has a cost of its own for the others."""
+    l1, lines = work.target.l1, 0.0
+    for _, names in work.depends if work.batch else ():
+        read = prod(n for name, n in tile.items() if name in names) * work.target.vector_bytes
+        whole = read * prod(i.size for i in work.over if i.name in names)
+        if vector in names and whole > work.target.tiling.panel_share * l1.bytes:
+            lines += read / l1.line
+    return lines
 
 
 def executed(work: Work, tile: Tile, vector: str) -> float:

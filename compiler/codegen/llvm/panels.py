@@ -10,7 +10,7 @@ is decided in `passes/cpu/cache_blocks.py`. Tests: tests/passes/test_cache_block
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import prod
@@ -39,6 +39,8 @@ class PanelWriter:
         self.group, self.column = "", ""  # the first columns of the group, and of the panel
         self.group_end = ""  # the column after the group
         self.first, self.last = "", ""  # whether the block is the sum's first, or its last
+        if blocks.next_tile is not None:
+            reductions.lines = blocks.next_tile.terms, self.prefetch_rows
         self.packs_rows = False  # whether the tiles that are written pack their rows, and no more …
         self.term: dict[str, IndexValue] = {}  # … and of which term
 
@@ -271,6 +273,27 @@ class PanelWriter:
                 tile = "0"
             self._prefetch(after, {name: first}, str(after.step * self._terms), tile, copies)
 
+    def prefetch_rows(self, copies: Sequence[Copy], term: Mapping[str, IndexValue]) -> None:
+        """Prefetches what the next tile of rows reads of the other factor from a term on."""
+        after = self.blocks.next_tile
+        assert after is not None
+        lines = dict[str, None]()
+        for copy, valid in copies:
+            self.expressions.at({**copy, **term}, valid)
+            here = self.memory.pointer(after.source, self.memory.offset(after.source.offset))
+            lines[self._cell("float", here, str(after.step))] = None
+        for line in lines:
+            self.memory.prefetch_line(line)
+
+    def _block_begin(self) -> dict[str, IndexValue]:
+        """The first term of the block."""
+        places = dict[str, IndexValue]()
+        for number, loop in enumerate(self.nest.inner):
+            name = loop.index.name
+            begin = self.reductions.block[name][0] if number <= self.blocks.cut else "0"
+            places[name] = IndexValue(begin, 0)
+        return places
+
     def _prefetch(
         self, after: Following, places: dict[str, str], to: str, part: str, copies: list[Copy]
     ) -> None:
@@ -279,11 +302,7 @@ class PanelWriter:
         share = -(-self._terms // after.parts)
         first, _ = copies[0]
         here = {name: IndexValue(place, 0) for name, place in places.items()}
-        for number, loop in enumerate(self.nest.inner):
-            name = loop.index.name
-            begin = self.reductions.block[name][0] if number <= self.blocks.cut else "0"
-            here[name] = IndexValue(begin, 0)
-        self.expressions.at({**first, **here}, self.nest.lanes)
+        self.expressions.at({**first, **here, **self._block_begin()}, self.nest.lanes)
         start = self.memory.pointer(after.source, self.memory.offset(after.source.offset))
         skipped = a.op("mul", "i64", part, str(share * after.step))
         start = self._cell("float", start, a.op("add", "i64", to, skipped))

@@ -9,7 +9,7 @@ side; each entry holds as many accumulators as the nest has. Tests: tests/backen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -80,6 +80,9 @@ class ReductionLoops:
         self.output_loops = output_loops
         self.open: dict[str, OpenNestLoop] = {}
         self.block: dict[str, tuple[str, str]] = {}  # the part of loops that a cache block has
+        # Every so many steps of the innermost loop something else is written, given the place.
+        self.lines: tuple[int, Callable[[Sequence[Copy], Mapping[str, IndexValue]], None]] | None
+        self.lines = None
         # At most one loop runs over vectors. If it is a reduction, each lane has a partial sum (a
         # dot product); otherwise each lane is a result.
         vector = next((loop for loop in nest.loops if loop.lanes > 1), None)
@@ -130,6 +133,50 @@ class ReductionLoops:
         self, stretch: Stretch, rest: Sequence[Loop], tile: Tile, sums: Sums, at: Where
     ) -> Sums:
         """The sums after a loop over a stretch of a segment."""
+        if self.lines is not None and not rest and stretch.step == 1:
+            return self._by_lines(stretch, tile, sums, at, *self.lines)
+
+        def body(index: str, carried: Sums) -> Sums:
+            opened = OpenNestLoop(stretch.loop, stretch.segment, index, 0)
+            return self.unrolled(opened, rest, tile, carried, at)
+
+        return self._carried(stretch, stretch.step, tile, sums, body)
+
+    def _by_lines(
+        self,
+        stretch: Stretch,
+        tile: Tile,
+        sums: Sums,
+        at: Where,
+        steps: int,
+        write: Callable[[Sequence[Copy], Mapping[str, IndexValue]], None],
+    ) -> Sums:
+        """The sums after a loop over a stretch that is written as two: of each line of so many
+        steps, something else first."""
+        a, name = self.scalar, stretch.loop.index.name
+
+        def line(first: str, carried: Sums) -> Sums:
+            write(tile.copies, {**at.places, name: IndexValue(first, 0)})
+            last = a.op("add", "i64", first, str(steps))
+            last = a.intrinsic("smin", "i64", last, stretch.last)
+            part = replace(stretch, first=first, last=last, maybe_empty=False)
+            return self._carried(part, 1, tile, carried, step)
+
+        def step(index: str, carried: Sums) -> Sums:
+            opened = OpenNestLoop(stretch.loop, stretch.segment, index, 0)
+            return self.unrolled(opened, (), tile, carried, at)
+
+        return self._carried(stretch, steps, tile, sums, line)
+
+    def _carried(
+        self,
+        stretch: Stretch,
+        step: int,
+        tile: Tile,
+        sums: Sums,
+        body: Callable[[str, Sums], Sums],
+    ) -> Sums:
+        """The sums after a loop over a stretch, whose body makes new ones of those before."""
         kinds = [self.wide.type(kind) for kind in tile.reduction.kinds]
         # SSA form: every accumulator is a phi of the loop. They are passed as one flat list.
         flat = [
@@ -138,11 +185,10 @@ class ReductionLoops:
             for accumulator in accumulators
             for kind, name in zip(kinds, accumulator, strict=True)
         ]
-        span = stretch.first, stretch.last, stretch.step
+        span = stretch.first, stretch.last, step
         with self.e.loop(*span, flat, stretch.maybe_empty) as inside:
-            opened = OpenNestLoop(stretch.loop, stretch.segment, inside.index, 0)
             carried = _grouped(inside.carried, len(kinds), self.nest.accumulators)
-            after = self.unrolled(opened, rest, tile, carried, at)
+            after = body(inside.index, carried)
             inside.close(*[name for accs in after for acc in accs for name in acc])
         return _grouped(inside.results, len(kinds), self.nest.accumulators)
 

@@ -107,6 +107,16 @@ class Following:
 
 
 @dataclass(frozen=True)
+class NextTile:
+    """What is prefetched of a factor for the next tile of rows: every `terms` of a sum, of each row
+    the line that is `step` elements after the current one."""
+
+    source: Access
+    step: int
+    terms: int
+
+
+@dataclass(frozen=True)
 class CacheBlocks:
     """Blocks of a sum of products, of which one factor is packed: copied block by block into a
     panel that stays in the first-level cache while the rows of the result pass.
@@ -120,8 +130,8 @@ class CacheBlocks:
     transposed in registers; otherwise `ahead` is prefetched, what is packed some steps later.
     Where the block's part of the other factor is packed, too, `narrow` is its place in memory: what
     a tile of rows reads of it lies side by side, term by term. While tiles are computed, they
-    prefetch `next_panel` and `next_rows`. Between blocks the sums are in memory as `partial`; empty
-    if there is one block only."""
+    prefetch `next_panel`, `next_rows` and `next_tile`. Between blocks the sums are in memory as
+    `partial`; empty if there is one block only."""
 
     packed: Read
     source: Access
@@ -136,6 +146,7 @@ class CacheBlocks:
     narrow: Access | None = None
     next_panel: Following | None = None
     next_rows: Following | None = None
+    next_tile: NextTile | None = None
     note: str = field(default="", compare=False)  # what the cost model expects, to be read
 
 
@@ -297,6 +308,10 @@ def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:
         marks.append(f"{blocks.panels} panels in turn")
     if blocks.partial:
         marks.append(f"sums between blocks in {blocks.partial}")
+    following = {"panel": blocks.next_panel, "rows": blocks.next_rows, "tile": blocks.next_tile}
+    prefetched = [name for name, found in following.items() if found is not None]
+    if prefetched:
+        marks.append(f"prefetching the next {' and '.join(prefetched)}")
     return [
         f"blocks {', '.join(cuts) or 'of all terms'}" + (f"    # {', '.join(marks)}" * bool(marks)),
         *([] if blocks.narrow is None else [f"    pack {access_text(blocks.narrow)} for all rows"]),

@@ -18,7 +18,7 @@ from ...ir.dtypes import BYTES
 from ...ir.expr import Expr, Idx, Read
 from ..lowering.access import Access
 from .loop_ir import PACKED_ROWS, PANEL, CacheBlocks, Loop
-from .next_blocks import next_panel, next_rows
+from .next_blocks import next_panel, next_rows, next_tile
 from .tile_cost import Work
 from .tiling import Rows, Tiling
 
@@ -98,6 +98,7 @@ class Panels:
             narrow if packs_rows else None,
             None if self.along else next_panel(self.work, self.source, self.tiling, tiles),
             next_rows(self.work, narrow, self.tiling, self.stretch.panels),
+            next_tile(self.work, narrow, outer[-1], inner[-1]),
             str(self),
         )
         inner = inner[self.cut.loop :]

@@ -7,6 +7,7 @@ import pytest
 from support import TARGET, plan, system, values
 
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.cpu.lower import lower
 from nnc.compiler.passes.equations.pack_constants import pack_constants
 from nnc.compiler.passes.equations.split_reductions import split_reductions
 from nnc.compiler.reference.evaluator import evaluate
@@ -101,6 +102,35 @@ def test_rows_of_two_tables_are_summed_in_parts_that_stay_in_the_cache() -> None
         program.run()
         off = np.abs(program.arrays["k"] - expected["k"]).max()
         assert off <= 1e-5 * np.abs(expected["k"]).max()
+        found.append(program.arrays["k"].tobytes())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("columns", "parts"), [(48, 3), (64, 0)])
+def test_a_sum_that_cache_blocks_divide_is_not_done_in_parts(columns: int, parts: int) -> None:
+    """Of a result as wide as a tile's vectors, whatever the number of threads."""
+    whole = system(
+        f"""model M(x: f32[60, 70, 64], y: f32[60, 70, {columns}]) -> k {{
+            k[q, o] = sum(n, i) x[n, i, q] * y[n, i, o]
+        }}""",
+        float_type="f32",
+    )
+    target = CPU_TARGETS["generic-avx512"]
+    done = split_reductions(whole, target)
+    assert (done.tensors["k_parts"].shape[0] if parts else "k_parts" in done.tensors) == parts
+    given = {name: value / 8 for name, value in values(whole).items()}
+    expected, found = evaluate(whole, given, wide=True)["k"], []
+    planned = plan(whole, target=target)
+    if not parts:
+        (kernel,) = planned.kernels
+        nest = lower(kernel, planned, target)
+        assert nest.blocks is not None and nest.blocks.partial == "f64"
+    for threads in (1, 2, 3):
+        program = CpuProgram(planned, threads=threads)
+        for name, value in given.items():
+            program.arrays[name][...] = value
+        program.run()
+        assert np.abs(program.arrays["k"] - expected).max() <= 1e-5 * np.abs(expected).max()
         found.append(program.arrays["k"].tobytes())
     assert found[0] == found[1] == found[2]
 

@@ -107,9 +107,9 @@ def _parts_for_caches(eq: Equation, system: System, target: CpuTarget) -> Parts:
     panel = terms * limits.panel_vectors * target.vector_bytes
     if panel <= limits.whole_panel * target.l2.bytes or not _sums_over_rows(eq):
         return {}
-    # Cache blocks do the same without parts in memory. A narrow result has all of a factor's rows
-    # in one panel, so that nothing is gained by packing it.
-    wide = eq.indices[-1].size > target.tiling.vectors * target.lanes
+    # Cache blocks do the same without parts in memory, but a narrow result has few multiply-adds
+    # for what a block packs and adds up.
+    wide = eq.indices[-1].size >= target.tiling.vectors * target.lanes
     if wide and any(is_packed(eq, read, system, target) for read in eq.reads):
         return {}
     wanted = -(-panel // round(limits.part_panel * target.l2.bytes))

@@ -36,6 +36,9 @@ def example_blocks(plan: Plan, target: CpuTarget) -> Plan:
     items: list[Item] = list(plan.items[: plan.prologue])
     tensors = dict(system.tensors)
     for part in _stretches(plan.items[plan.prologue :], dimensions):
+        if not isinstance(part, list):
+            items.append(part)
+            continue
         for group in _groups(part, traffic):
             if len(group) == 1:
                 items += group
@@ -46,46 +49,46 @@ def example_blocks(plan: Plan, target: CpuTarget) -> Plan:
     return replace(plan, items=tuple(items), system=system.replace(tensors=tensors))
 
 
-def _stretches(items: Sequence[Item], dimensions: Mapping[str, int]) -> Iterator[list[Item]]:
+def _stretches(
+    items: Sequence[Item], dimensions: Mapping[str, int]
+) -> Iterator[list[Kernel] | Item]:
     """Neighbouring kernels over examples; everything else by itself."""
-    found: list[Item] = []
+    found: list[Kernel] = []
     for item in items:
-        if _is_of_examples(item, dimensions):
+        if isinstance(item, Kernel) and _is_of_examples(item):
             found.append(item)
             continue
         if found:
             yield found
-        yield [item]
+        yield item
         found = []
     if found:
         yield found
 
 
-def _is_of_examples(item: Item, dimensions: Mapping[str, int]) -> bool:
-    return (
-        isinstance(item, Kernel)
-        and bool(item.examples)
-        and not item.fixed
-        and item.window is None
-        # where examples are side by side in memory, vectors run along them
-        and all(i.name != item.examples for eq in item.equations for i in eq.indices[1:][-1:])
-    )
+def _is_of_examples(kernel: Kernel) -> bool:
+    # Where examples are side by side in memory, vectors run along them.
+    innermost = {i.name for eq in kernel.equations for i in eq.indices[1:][-1:]}
+    plain = not kernel.fixed and kernel.window is None
+    return plain and bool(kernel.examples) and kernel.examples not in innermost
 
 
-def _groups(part: Sequence[Item], traffic: _Traffic) -> Iterator[list[Item]]:
+def _groups(kernels: Sequence[Kernel], traffic: _Traffic) -> Iterator[list[Kernel]]:
     """The kernels in groups that move fewer bytes together, each grown as long as that holds."""
-    group: list[Item] = [part[0]]
-    for item in part[1:]:
-        if traffic.bytes([*group, item]) <= traffic.bytes(group) + traffic.bytes([item]):
-            group.append(item)
-            continue
-        yield from traffic.worth(group)
-        group = [item]
-    yield from traffic.worth(group)
+    tally = _Tally(traffic)
+    for kernel in kernels:
+        alone = traffic.alone(kernel)
+        before, grown = tally.bytes, tally.with_kernel(kernel)
+        if tally.group and grown > before + alone:
+            yield from tally.groups()
+            tally = _Tally(traffic)
+            tally.with_kernel(kernel)
+        tally.take(kernel, alone)
+    yield from tally.groups()
 
 
-def _blocks(group: Sequence[Item], batch: int) -> Blocks:
-    kernels = tuple(replace(k, fixed=(k.examples,)) for k in group if isinstance(k, Kernel))
+def _blocks(group: Sequence[Kernel], batch: int) -> Blocks:
+    kernels = tuple(replace(kernel, fixed=(kernel.examples,)) for kernel in group)
     reason = "an example at a time, which stays in the cache"
     return Blocks((Index(kernels[0].examples, batch),), None, 1, kernels, reason)
 
@@ -96,95 +99,114 @@ def _held(tensor: Tensor, dimension: int) -> Tensor:
 
 
 class _Traffic:
-    """How many bytes kernels move between the cores' caches and what is behind them."""
+    """What kernels move between the cores' caches and what is behind them."""
 
     def __init__(self, plan: Plan, dimensions: Mapping[str, int], target: CpuTarget):
-        self.plan, self.dimensions = plan, dimensions
+        self.views, self.dimensions = plan.views, dimensions
         self.system, self.batch = plan.system, plan.system.batch
         self.near = target.example_blocks.cache_share * target.l2.bytes
-        self._readers: dict[str, set[str]] = {}  # by homes, the anchors of kernels
+        self.families: dict[str, set[str]] = {}  # by homes, with the views of them
+        for view in plan.views:
+            self.families.setdefault(self.home(view), set()).add(view)
+        self.touched: dict[str, tuple[str, ...]] = {}  # by kernels, what they read and store
+        self.readers: dict[str, set[str]] = {}  # of that, which kernels do
         for item in plan.items:
             for kernel in (item,) if isinstance(item, Kernel) else item.every:
-                for name in self._touched(kernel):
-                    self._readers.setdefault(name, set()).add(kernel.name)
+                names = {s for eq in kernel.equations for s in eq.sources} | set(kernel.stored)
+                homes = sorted({self.home(name) for name in names - kernel.local})
+                self.touched[kernel.name] = tuple(homes)
+                for name in homes:
+                    self.readers.setdefault(name, set()).add(kernel.name)
 
     def home(self, name: str) -> str:
         """The tensor whose memory it is."""
-        while name in self.plan.views:
-            name = self.plan.views[name]
+        while name in self.views:
+            name = self.views[name]
         return name
 
-    def worth(self, group: list[Item]) -> Iterator[list[Item]]:
-        """The group, or each kernel by itself if less is moved so."""
-        if self.bytes(group) < sum(self.bytes([item]) for item in group):
-            yield group
-        else:
-            yield from ([item] for item in group)
+    def family(self, home: str) -> set[str]:
+        """The tensor with all views of it."""
+        return {home, *self.families.get(home, ())}
 
-    def inside(self, group: Sequence[Item]) -> set[str]:
-        """The temps that no other kernel touches, with the views of them, where examples are the
-        first dimension of all."""
-        names = {item.name for item in group if isinstance(item, Kernel)}
-        made = {n for item in group if isinstance(item, Kernel) for n in item.stored}
-        own = {n for n in made if self._readers[n] <= names and n not in self.system.roots}
-        views = [(name, self.home(name)) for name in self.plan.views]
-        family = {home: {home, *(n for n, h in views if h == home)} for home in own}
-        return {
-            name
-            for members in family.values()
-            if len(members) == 1
-            or (
-                all(self.dimensions.get(n) == 0 for n in members)
-                and self.system.roots.isdisjoint(members)
-            )
-            for name in members
-        }
+    def bytes(self, name: str) -> int:
+        return self.system.tensors[name].bytes
 
-    def bytes(self, group: Sequence[Item]) -> float:
-        """Those of a group, or of a kernel by itself."""
-        if len(group) == 1:
-            return self._alone(group[0])
-        kernels = [item for item in group if isinstance(item, Kernel)]
-        inside = {name for name in self.inside(group) if name not in self.plan.views}
-        total, weights = 0.0, dict[str, int]()
-        alive = self._alive(kernels, inside)
-        for kernel in kernels:
-            for name in self._touched(kernel):
-                size = self.system.tensors[name].bytes
-                if name not in self.dimensions:
-                    weights[name] = size
-                elif size > self.near and (name not in inside or alive > self.near):
-                    total += size
-        read = sum(weights.values())
-        return total + read * (1 if alive + read <= self.near else self.batch)
+    def is_far(self, name: str) -> bool:
+        """Whether the tensor of a whole batch has left the caches when it is needed again."""
+        return name in self.dimensions and self.bytes(name) > self.near
 
-    def _alone(self, item: Item) -> float:
-        if not isinstance(item, Kernel):
-            return 0.0
-        sizes = {name: self.system.tensors[name].bytes for name in self._touched(item)}
-        return sum(n for name, n in sizes.items() if n > self.near or name not in self.dimensions)
+    def alone(self, kernel: Kernel) -> int:
+        """The bytes that a kernel by itself moves: large tensors of examples, and all weights."""
+        names = self.touched[kernel.name]
+        return sum(self.bytes(n) for n in names if n not in self.dimensions or self.is_far(n))
 
-    def _alive(self, kernels: Sequence[Kernel], inside: set[str]) -> float:
-        """The most bytes of an example that are in use at once."""
-        first: dict[str, int] = {}
-        last: dict[str, int] = {}
-        for time, kernel in enumerate(kernels):
-            for name in self._touched(kernel):
-                if name in self.dimensions:
-                    first.setdefault(name, time)
-                    last[name] = time
-        changes = [0] * (len(kernels) + 1)
-        for name, time in first.items():
-            each = self.system.tensors[name].bytes // self.batch
-            changes[time] += each
-            changes[last[name] + 1] -= each
-        most = now = 0
-        for change in changes:
-            now += change
-            most = max(most, now)
-        return most
+    def may_be_held(self, home: str) -> bool:
+        """Whether one example of it can be all that there is of it in memory: of a view, where
+        examples are the first dimension of both."""
+        family = self.family(home)
+        first = len(family) == 1 or all(self.dimensions.get(n) == 0 for n in family)
+        return first and self.system.roots.isdisjoint(family)
 
-    def _touched(self, kernel: Kernel) -> set[str]:
-        """What a kernel reads and stores, by homes."""
-        names = {s for eq in kernel.equations for s in eq.sources} | set(kernel.stored)
-        return {self.home(name) for name in names - kernel.local}
+    def inside(self, group: Sequence[Kernel]) -> set[str]:
+        """The temps that no other kernel touches, with the views of them."""
+        names = {kernel.name for kernel in group}
+        made = {name for kernel in group for name in kernel.stored}
+        own = {n for n in made if self.readers[n] <= names and self.may_be_held(n)}
+        return set[str]().union(*map(self.family, own))
+
+
+class _Tally:
+    """The bytes that a growing group moves, kept up to date kernel by kernel."""
+
+    def __init__(self, traffic: _Traffic):
+        self.traffic = traffic
+        self.group: list[Kernel] = []
+        self.bytes = self.apart = 0  # of the group, and of its kernels by themselves
+        self.made: set[str] = set()
+        self.readers: dict[str, int] = {}  # how many kernels of the group touch a tensor
+        self.last: dict[str, int] = {}  # the number of the last one
+        self.alive: list[int] = []  # bytes of an example that are in use, at every kernel
+        self.weights = self.outside = self.inside = 0
+
+    def take(self, kernel: Kernel, alone: int) -> None:
+        """Adds the kernel that was asked for last."""
+        self.bytes = self._moved() if self.group else alone
+        self.group.append(kernel)
+        self.apart += alone
+
+    def groups(self) -> Iterator[list[Kernel]]:
+        """The group, or each kernel by itself if no more is moved so."""
+        yield from [self.group] if self.bytes < self.apart else ([k] for k in self.group)
+
+    def with_kernel(self, kernel: Kernel) -> int:
+        """The bytes with one more kernel."""
+        self.made.update(kernel.stored)
+        self.alive.append(0)
+        for name in self.traffic.touched[kernel.name]:
+            self._touch(name)
+        return self._moved()
+
+    def _moved(self) -> int:
+        """What is inside counts where an example is too large; weights count for every example
+        where they do not stay in the cache beside it."""
+        near, most = self.traffic.near, max(self.alive)
+        runs = 1 if most + self.weights <= near else self.traffic.batch
+        return self.outside + self.weights * runs + (self.inside if most > near else 0)
+
+    def _touch(self, name: str) -> None:
+        traffic, now = self.traffic, len(self.alive) - 1
+        size = traffic.bytes(name)
+        count = self.readers[name] = self.readers.get(name, 0) + 1
+        if name not in traffic.dimensions:
+            self.weights += size if count == 1 else 0
+            return
+        for time in range(self.last.get(name, now - 1) + 1, now + 1):
+            self.alive[time] += size // traffic.batch
+        self.last[name] = now
+        if not traffic.is_far(name):
+            return
+        self.outside += size
+        every = count == len(traffic.readers[name])
+        if every and name in self.made and traffic.may_be_held(name):
+            self.inside += size * count
+            self.outside -= size * count

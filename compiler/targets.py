@@ -145,6 +145,7 @@ class LayoutCosts:
     transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
     packed_vectors: tuple[int, ...] = (4, 3, 2)  # of a panel of packed weights, best first
+    narrow_terms: int = 4  # vectors of terms from which on a weight of few columns lies in rows
     start_kernel: float = 4000.0  # cycles to begin one more kernel
     rounded_reuse: int = 4  # products of an element from which on it is stored rounded
     max_tile_terms: int = 1 << 16  # of a sum that the f32 of a tile register holds well enough

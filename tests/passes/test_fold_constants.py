@@ -10,12 +10,14 @@ from support import TARGET, plan, system, values
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import expr_text
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.cpu.lower import lower
 from nnc.compiler.passes.equations.fold_constants import fold_scales, hoist_constants
 from nnc.compiler.passes.equations.inline import inline
 from nnc.compiler.passes.equations.pack_constants import pack_constants
 from nnc.compiler.passes.kernels.kernel import Kernel, Plan
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CPU_TARGETS
 from nnc.runtime.device.cpu.program import CpuProgram
 
 NORM = """
@@ -214,6 +216,35 @@ def test_small_and_narrow_weights_are_not_packed() -> None:
     assert pack_constants(before, TARGET) is before
 
 
+NARROW = """model M(x: f32[{B}, 200], e: f32[{B}, 40]) -> y: f32[{B}, 10], s: f32[{B}, 7] {{
+    param w: [200, 10] = 1
+    param k: [40, 7] = 1
+    y[b, o] = sum(i) x[b, i]*w[i, o]
+    s[b, o] = sum(i) e[b, i]*k[i, o]
+}}"""
+
+
+@pytest.mark.parametrize("rows", [3, 900])
+def test_the_terms_of_a_weight_of_few_columns_lie_side_by_side(rows: int) -> None:
+    """For any number of rows, if the sum is long; vectors run along them."""
+    target = CPU_TARGETS["generic-avx512"]
+    before = system(NARROW.format(B=rows), float_type="f32")
+    made = plan(before, target=target)
+    kernels = {k.name: k for k in made.kernels}
+    assert kernels.keys() == {"w_rows", "y", "s"}
+    assert made.system.tensors["w_rows"].shape == (10, 200) and made.prologue == 1
+    nest = lower(kernels["y"], made, target)
+    assert nest.inner[-1].lanes == target.lanes and not nest.outer[-1].lanes > 1
+    given = values(before)
+    expected, bits = evaluate(before, given), set()
+    for threads in (1, 2, 3):
+        found = run(made, given, threads)
+        for name in before.outputs:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
+        bits.add(found["y"].tobytes() + found["s"].tobytes())
+    assert len(bits) == 1
+
+
 @pytest.mark.parametrize("name", [*FOLDED, "packed"])
 def test_passes_keep_the_meaning(name: str) -> None:
     before = system(FOLDED.get(name, PACKED))
@@ -230,12 +261,12 @@ def packed() -> tuple[System, dict[str, np.ndarray]]:
     return found, values(found)
 
 
-def run(model: System, given: dict[str, np.ndarray], threads: int) -> dict[str, np.ndarray]:
+def run(model: System | Plan, given: dict[str, np.ndarray], threads: int) -> dict[str, np.ndarray]:
     program = CpuProgram(model, threads)
     for name, array in given.items():
         program.arrays[name][...] = array
     program.run()
-    return {name: program.arrays[name].copy() for name in model.outputs}
+    return {name: program.arrays[name].copy() for name in program.system.outputs}
 
 
 def test_the_machine_computes_them(packed) -> None:

@@ -20,6 +20,7 @@ from ...ir.build import rewrite
 from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, is_recurrent
 from ...ir.expr import Const, Idx, Read, index_names
+from ...ir.invariants import invariants
 from ...targets import CpuTarget
 from ..equations.packed_factors import is_packed
 
@@ -33,8 +34,10 @@ def transpose_operands(system: System, target: CpuTarget) -> System:
         inside = {eq.target for eq in component} if is_recurrent(component) else set()
         for eq in component:
             read = _operand_across(eq, inside, system, target)
-            # What is packed is transposed on the way.
-            if read is not None and not _is_packed(eq, read, system, target):
+            # What is packed is transposed on the way, and what is narrow is meant to lie so.
+            if read is not None and not (
+                _is_packed(eq, read, system, target) or _lies_in_rows(eq, read, system, target)
+            ):
                 edit.replace(_reading_transposed(eq, read, edit))
     return edit.result()
 
@@ -43,6 +46,11 @@ def _is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> b
     """Whether it is something given that is transposed into panels. What is computed may be masked
     or held by a thread, and then is not packed."""
     return system.tensors[read.tensor].kind != "temp" and is_packed(eq, read, system, target)
+
+
+def _lies_in_rows(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
+    """Whether `pack_constants.py` has laid it along the terms, as it has few columns."""
+    return eq.indices[-1].size < target.lanes and read.tensor in invariants(system)
 
 
 def _operand_across(

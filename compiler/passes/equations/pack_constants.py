@@ -7,7 +7,11 @@ A tile of y reads some columns of w. In w these are as far apart as its rows are
 of two: they share a few sets of the caches and each is in another page. A panel of 64 columns is
 contiguous. Applies where the copy is made once, in the prologue, and so costs no run anything: to
 params, and to what follows from them alone (`ir/invariants.py`), in sums of products whose other
-factors lack an index of the weight. Weights read across memory are transposed by the same copy.
+factors lack an index of the weight. Weights read across memory are transposed by the same copy. A
+weight of fewer columns than a vector has lanes, as that of a classifier's last layer, is copied
+with its terms side by side:
+
+    y[b, o < 10] = sum(i) x[b, i] * w[i, o]   →   w_rows[o, i] = w[i, o];  …  x[b, i] * w_rows[o, i]
 
 Known as weight pre-packing in inference engines (oneDNN, XNNPACK); the panels are those of Goto and
 van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
@@ -37,16 +41,16 @@ def pack_constants(system: System, target: CpuTarget) -> System:
         # Steps of a recurrence fuse by indices that are unrolled; blocks of rows are decided on.
         if eq.target in computed | system.recurrent | system.blocked:
             continue
-        read = _packable(eq, known, system, target)
-        if read is not None:
+        read = _weight(eq, known, system)
+        if read is not None and _is_packable(eq, read, system, target):
             edit.replace(_reading_packed(eq, read, edit, target))
+        elif read is not None and _is_narrow(eq, read, target):
+            edit.replace(_reading_rows(eq, read, edit))
     return edit.result()
 
 
-def _packable(
-    eq: Equation, known: frozenset[str], system: System, target: CpuTarget
-) -> Read | None:
-    """The one factor of a sum that is a weight to be packed."""
+def _weight(eq: Equation, known: frozenset[str], system: System) -> Read | None:
+    """The one factor of a sum that is a weight, which the sum reads all of."""
     if eq.reduce != "sum" or eq.at is not None or not eq.indices:
         return None
     parts = multiplicands(eq.body)
@@ -66,10 +70,22 @@ def _packable(
         return None
     # Read again for other rows: else it is no panel of a product.
     others = [p for p in parts if p is not read]
-    if not any(last.name not in index_names(p) for p in others):
-        return None
-    small = tensor.bytes <= target.l1.bytes // 2
-    return None if small or not _width(last, target) or _is_packed(eq, read, target) else read
+    return read if any(last.name not in index_names(p) for p in others) else None
+
+
+def _is_packable(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
+    """Whether it is worth panels, and has columns for them."""
+    small = system.tensors[read.tensor].bytes <= target.l1.bytes // 2
+    return not small and bool(_width(eq.indices[-1], target)) and not _is_packed(eq, read, target)
+
+
+def _is_narrow(eq: Equation, read: Read, target: CpuTarget) -> bool:
+    """Whether it has fewer columns than a vector has lanes, and the terms that the vectors of a
+    long sum run along lie across memory."""
+    terms = eq.over[0]
+    long = len(eq.over) == 1 and terms.size >= target.layout.narrow_terms * target.lanes
+    across = Idx(terms.name) in read.index[:-1]
+    return long and across and eq.indices[-1].size < target.lanes
 
 
 def _width(last: Index, target: CpuTarget) -> int:
@@ -89,6 +105,16 @@ def _order(eq: Equation, read: Read) -> list[Index]:
     *outer, last = eq.indices
     names = index_names(read)
     return [i for i in (*outer, *eq.over, last) if i.name in names]
+
+
+def _reading_rows(eq: Equation, read: Read, edit: SystemEdit) -> Equation:
+    """The equation with the weight read from a copy that is contiguous along the terms."""
+    names = [*(i for i in eq.indices if i.name in index_names(read)), *eq.over]
+    body = Read(read.tensor, read.index, None, read.dtype)
+    span = edit.tensors[read.tensor].span
+    name = edit.add(Equation(f"{read.tensor}_rows", tuple(names), body, span=span))
+    moved = Read(name, tuple(Idx(i.name) for i in names), None, read.dtype)
+    return eq.with_body(rewrite(eq.body, lambda node: moved if node is read else None))
 
 
 def _reading_packed(eq: Equation, read: Read, edit: SystemEdit, target: CpuTarget) -> Equation:

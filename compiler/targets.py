@@ -62,7 +62,7 @@ class TilingCosts:
     broadcast: float = 0.5  # one element for all lanes
     gather_same_line: float = 1.0  # a lane of a gather whose lanes share cache lines
     gather_far: float = 4.0  # a lane of a gather that has a line of its own
-    register_transpose: float = 6.0  # a vector of a block that is transposed in registers
+    register_transpose: float = 6.0  # a vector of a whole block that is transposed in registers
     bounds_check: float = 0.5
     loop_step: float = 1.0
     horizontal_sum: float = 8.0  # adding up the lanes of one vector
@@ -142,7 +142,8 @@ class LayoutCosts:
 
     dot_vector: float = 0.3  # cycles that a vector of terms takes more if lanes are added up
     unused_vector: float = 0.5  # cycles of a vector of terms that nobody wants
-    transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting
+    transpose_element: float = 4.0  # cycles to transpose an element in memory, mostly waiting …
+    transpose_near: float = 1.0  # … and one of a matrix of few columns
     pack_element: float = 0.25  # cycles to store an element in a bf16 pair
     packed_vectors: tuple[int, ...] = (4, 3, 2)  # of a panel of packed weights, best first
     narrow_terms: int = 4  # vectors of terms from which on a weight of few columns lies in rows

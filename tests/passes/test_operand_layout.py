@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from support import gradients, plan, system, values
 
 from nnc.compiler.ir.verify import verify
+from nnc.compiler.passes.cpu.lower import lower
 from nnc.compiler.passes.cpu.time_major import time_major
 from nnc.compiler.passes.cpu.transpose_operands import transpose_operands
 from nnc.compiler.passes.equations.gather_matmul import gather_matmul
 from nnc.compiler.passes.lowering.coalesce_indices import coalesce_indices
 from nnc.compiler.reference.evaluator import evaluate
+from nnc.compiler.targets import CPU_TARGETS
 from nnc.runtime.device.cpu import host
+from nnc.runtime.device.cpu.program import CpuProgram
 
 RECURRENT = """model M(x: f32[3, 5, 2], W: f32[2, 4], U: f32[4, 4]) -> loss: f32[] {
     a[b, t, j] = sum(i) x[b, t, i]*W[i, j]
@@ -84,6 +88,63 @@ def test_short_products_read_one_transposed_copy() -> None:
 def test_a_copy_that_few_would_read_is_not_made() -> None:
     before = system(SHORT.replace("40", "1"))
     assert transpose_operands(before, host.target()) is before
+
+
+FEW = """model M(x: f32[ROWS, 7, 256], W: f32[3, 256, COLUMNS]) -> y: f32[ROWS, 5, COLUMNS] {
+    y[b, t, o] = sum(u, i) x[b, t + u, i]*W[u, i, o]
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "copied"),
+    [
+        ("icelake-server", 12, True),
+        ("icelake-server", 5, True),
+        ("icelake-server", 17, False),
+        ("zen5", 16, False),
+        ("zen5", 6, True),
+    ],
+)
+def test_vectors_of_a_result_of_few_columns_run_along_the_sum(
+    name: str, columns: int, copied: bool
+) -> None:
+    """Where that takes less time than a load for every multiply-add of a vector."""
+    target = CPU_TARGETS[name]
+    before = system(FEW.replace("ROWS", "40").replace("COLUMNS", str(columns)), float_type="f32")
+    after = verify(transpose_operands(before, target), "transpose-operands")
+    assert ("W_transposed" in after.tensors) == copied
+    planned = plan(before, target=target)
+    kernel = next(k for k in planned.kernels if k.name == "y")
+    loops = lower(kernel, planned, target).loops
+    assert any(x.kind == "reduce" and x.lanes == 16 for x in loops) == copied
+    given = values(before)
+    expected = evaluate(before, given, wide=True)["y"]
+    program = CpuProgram(planned, threads=2)
+    for tensor, value in given.items():
+        program.arrays[tensor][...] = value
+    program.run()
+    np.testing.assert_allclose(program.arrays["y"], expected, rtol=1e-5, atol=1e-4)
+    if copied:
+        assert after.tensors["W_transposed"].shape == (3, columns, 256)
+        same(before, after)
+
+
+def test_one_row_of_few_columns_is_not_worth_a_copy() -> None:
+    text = FEW.replace("ROWS", "1").replace("COLUMNS", "10").replace(" 7,", " 3,")
+    before = system(text.replace(" 5,", " 1,"), float_type="f32")
+    assert transpose_operands(before, CPU_TARGETS["icelake-server"]) is before
+
+
+def test_rows_of_a_sum_stay_where_they_are_read_along_for_few_results() -> None:
+    """The factor lies as vectors along the sum read it: for 16 columns no copy is made of it."""
+    before = system(
+        """model M(x: f32[200, 1024], W: f32[16, 1024]) -> y: f32[200, 16] {
+            y[b, o] = sum(i) x[b, i]*W[o, i]
+        }""",
+        float_type="f32",
+    )
+    assert transpose_operands(before, CPU_TARGETS["icelake-server"]) is before
+    assert "W_transposed" in transpose_operands(before, CPU_TARGETS["zen5"]).tensors
 
 
 def test_a_sum_steps_through_memory_from_far_to_near() -> None:

@@ -159,8 +159,9 @@ class Load:
         """Of one step over the tile. Copies that differ only in indices which the address does not
         depend on share one load; so do the steps of a window that slides over rows."""
         costs = target.costs
-        transposed = any(name in tile and _is_block(tile[name], target) for name in self.across)
-        price = costs.register_transpose if transposed else self.price
+        block = next((tile[n] for n in self.across if _is_block(tile.get(n, 0), target)), 0)
+        # A block takes as long whatever part of its rows is wanted.
+        price = costs.register_transpose * target.lanes / block if block else self.price
         if self.checks:
             price += costs.bounds_check * sum(check not in clipped for check in self.checks)
         if sliding is not None and any(s[:3] == sliding[:3] for s in self.slides):

@@ -35,7 +35,7 @@ def example_blocks(plan: Plan, target: CpuTarget) -> Plan:
     traffic = _Traffic(plan, dimensions, target)
     items: list[Item] = list(plan.items[: plan.prologue])
     tensors = dict(system.tensors)
-    for part in _stretches(plan.items[plan.prologue :], dimensions):
+    for part in _stretches(plan.items[plan.prologue :]):
         if not isinstance(part, list):
             items.append(part)
             continue
@@ -49,9 +49,7 @@ def example_blocks(plan: Plan, target: CpuTarget) -> Plan:
     return replace(plan, items=tuple(items), system=system.replace(tensors=tensors))
 
 
-def _stretches(
-    items: Sequence[Item], dimensions: Mapping[str, int]
-) -> Iterator[list[Kernel] | Item]:
+def _stretches(items: Sequence[Item]) -> Iterator[list[Kernel] | Item]:
     """Neighbouring kernels over examples; everything else by itself."""
     found: list[Kernel] = []
     for item in items:

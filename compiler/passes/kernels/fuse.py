@@ -14,7 +14,7 @@ tests/passes/test_recurrence_kernels.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ...ir.build import substitute
@@ -61,7 +61,7 @@ def fuse(plan: Plan, target: Target) -> Plan:
     # reads.
     needed = {*system.roots, *aliases.values()}
     items = tuple(
-        _item(fusion, g, needed | {t for t in g.writes if readers.get(t, set()) - {g.number}})
+        _item(fusion, g, _needed(g, needed, readers))
         for g in schedule(groups, order.before, target.fusion.lookahead)
     )
     return replace(plan, items=items, views=aliases, in_place=in_place)
@@ -95,6 +95,13 @@ def _unfused(block: RowBlock, system: System) -> Blocks:
     )
     reason = f"blocks of {block.rows} rows, along {block.column.size} of {block.column.name}"
     return Blocks(block.fixed, block.row, block.rows, kernels, reason)
+
+
+def _needed(group: Group, needed: set[str], readers: Mapping[str, set[int]]) -> set[str]:
+    """Of what the group computes, what is needed elsewhere: also by other groups. Only its own, as
+    a deep model has thousands of groups."""
+    own = needed.intersection(eq.target for eq in group.members)
+    return own | {t for t in group.writes if readers.get(t, set()) - {group.number}}
 
 
 # --- groups as kernels ---------------------------------------------------------------------------

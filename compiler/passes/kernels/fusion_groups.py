@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ...ir.affine import affine
 from ...ir.equation import Equation, System
@@ -89,6 +90,14 @@ class Fusion:
     notes: Mapping[str, str]
     once: frozenset[str]
 
+    @cached_property
+    def _views(self) -> Mapping[str, list[str]]:
+        """The views of each tensor that has some."""
+        found: dict[str, list[str]] = {}
+        for view, source in self.aliases.items():
+            found.setdefault(source, []).append(view)
+        return found
+
     def groups(self, items: Iterable[Unfused], single_result_epilogue: int) -> list[Group]:
         """The items, in order of dependence, grouped into kernels."""
         groups: list[Group] = []
@@ -147,10 +156,10 @@ class Fusion:
         # Beyond this its intermediate values would spill registers.
         if group.epilogue_cost + cost(eq.body) > self.limits.max_epilogue:
             return None
-        aliases = self.aliases
+        aliases, writes = self.aliases, group.writes
         # A view of the group's result has other indices, and a guarded read may leave its point:
         # neither finds its element in registers.
-        made = group.writes | {v for v, source in aliases.items() if source in group.writes}
+        made = writes.union(*(self._views[target] for target in writes if target in self._views))
         if any(r.tensor in made and (r.tensor in aliases or r.other is not None) for r in eq.reads):
             return None
         for unrolled in self.alignments(eq, group):

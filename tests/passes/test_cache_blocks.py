@@ -205,6 +205,18 @@ def test_a_weight_that_is_read_across_memory_is_transposed_into_panels_not_copie
     assert "pack w[j * 512 + k], transposed" in str(nest)
 
 
+def test_a_factor_that_leaves_the_cache_between_panels_is_read_in_blocks() -> None:
+    text = "model M(a: f32[1024, 1536], b: f32[1024, 384]) -> y"
+    source = system(text + " { y[i, j] = sum(k) a[k, i] * b[k, j] }", float_type="f32")
+    *_, nest = _nests(source, CPU_TARGETS["icelake-server"])
+    assert nest.blocks is not None
+    # Where both factors belong to a batch, so much of them stays.
+    text = "model M(a: f32[24, 256, 384], b: f32[24, 256, 64]) -> y"
+    source = system(text + " { y[n, i, j] = sum(k) a[n, k, i] * b[n, k, j] }", float_type="f32")
+    *_, nest = _nests(source, CPU_TARGETS["icelake-server"])
+    assert nest.blocks is None
+
+
 def test_gradients_of_kernels_are_blocked_rather_than_split_into_parts() -> None:
     text = """model M(a: f32[8, 14, 14, 256], b: f32[8, 14, 14, 256]) -> y {
         y[u < 3, v < 3, c, o] = sum(n, i, j) (a[n, i + u - 1, j + v - 1, c] else 0) * b[n, i, j, o]

@@ -120,6 +120,8 @@ class _Product:
         whole = whole or tiling.form == "dot"
         run = footprint if whole else tiling.vectors * tiling.lanes * F32
         panel = footprint if whole else self.terms * run
+        if not whole:
+            cycles += self._rereading(tiling, 1, 1)
         if self._fits(self.target.l1, panel, run):
             return cycles
         if self._fits(self.target.l2, panel, run):
@@ -335,12 +337,22 @@ class _Product:
             far = own + stretch.rows * cut.terms * F32 > near
             each = costs.partial_sum + (costs.partial_far if far else 0.0)
             cycles += sums * each * BYTES[partial] / F32
-        # The narrow factor is read again for every group of panels; by then its rows may have left
-        # the cache.
-        panels = self.results / self.rows / (tiling.vectors * tiling.lanes) / stretch.panels
-        if panels > 1 and self._narrow_bytes / stretches > near:
-            cycles += panels * self._narrow_bytes / target.l1.line * costs.memory_line
-        return cycles
+        return cycles + self._rereading(tiling, stretch.panels, stretches)
+
+    def _rereading(self, tiling: Tiling, panels: int, stretches: int) -> float:
+        """Cycles to read the narrow factor again for every group of so many panels, if by then its
+        rows have left the cache."""
+        target, costs = self.target, self.target.costs
+        # Each product of a batch reads its own part of both factors.
+        shared = prod(i.size for i in self.work.outputs if i.name in self.names & self.narrow_names)
+        columns = tiling.vectors * tiling.lanes * panels
+        times = self.results / self.rows / shared / columns
+        part = self._narrow_bytes / shared / stretches
+        near = target.tiling.cached_panel * target.l2.bytes
+        if times <= 1 or part <= near:
+            return 0.0
+        lost = 1 - near / part  # the share that has left
+        return times * lost * self._narrow_bytes / target.l1.line * costs.memory_line
 
     @cached_property
     def _wide_bytes(self) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support import plan, system, values
 
+from nnc.compiler.ir.expr import Idx
 from nnc.compiler.passes.cpu.lower import lower
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.compiler.targets import CPU_TARGETS
+from nnc.compiler.targets import CPU_TARGETS, Cache
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -100,3 +103,29 @@ def test_panels_of_weights_are_prefetched_while_few_rows_pass(rows: int, tiles: 
         results.append(program.arrays["y"].tobytes())
         np.testing.assert_allclose(program.arrays["y"], expected, rtol=1e-4, atol=1e-4)
     assert all(r == results[0] for r in results)
+
+
+CONVOLUTION = """model M(x: f32[1, 4, 4, 24]) -> y: f32[1, 4, 4, 256] {
+    param k: [3, 3, 24, 256] = 1
+    y[b, i < 4, j < 4, o] = sum(u, v, q) (x[b, i + u - 1, j + v - 1, q] else 0)*k[u, v, q, o]
+}"""
+
+
+def test_panels_of_a_window_are_prefetched_in_the_order_of_memory() -> None:
+    """The innermost loop is that over the window, which slides over the tile's rows."""
+    target = replace(CPU_TARGETS["icelake-server"], l2=Cache(64 << 10, 16))
+    whole = derive(system(CONVOLUTION, float_type="f32")).replace(updates={}, batch=1)
+    made = plan(whole, target=target)
+    nest = next(lower(k, made, target) for k in made.kernels if k.name == "y")
+    assert nest.sliding is not None and nest.inner[-1].index.name == nest.sliding.window
+    (one,) = (a for a in nest.operand_prefetch if a.tensor == "k_packed")
+    terms = {e.name: step for e, step in one.offset.coefficients.items() if isinstance(e, Idx)}
+    # each of four tiles a quarter of the next panel: a line for every term
+    assert terms == {"o_": 9 * 24 * 64, "j": 9 * 24 * 16, "u": 3 * 24 * 16, "v": 24 * 16, "q": 16}
+    assert one.offset.constant == 9 * 24 * 64
+    given = values(whole)
+    program = CpuProgram(made, 2, target)
+    for name, value in given.items():
+        program.arrays[name][...] = value
+    program.run()
+    np.testing.assert_allclose(program.arrays["y"], evaluate(whole, given)["y"], 1e-4, 1e-4)

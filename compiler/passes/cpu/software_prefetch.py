@@ -33,11 +33,7 @@ def operand_prefetch(
 ) -> tuple[Access, ...]:
     """What operands of a sum read later: of those that are read one element at a time, each from a
     row far from that of the step before, some steps later; of panels the next one."""
-    limits = work.target.prefetch
     if tiling.form != "outer" or loops[-1].kind != "reduce":
-        return ()
-    # In a short loop most prefetches would be of what comes after its end.
-    if loops[-1].steps < 2 * limits.distance:
         return ()
     rows = _far_rows(operands, loops, work, tiling)
     return (*rows, *(each for a in operands for each in _of_panel(a, loops, work, tiling)))
@@ -47,6 +43,9 @@ def _far_rows(
     operands: list[Access], loops: tuple[Loop, ...], work: Work, tiling: Tiling
 ) -> Iterator[Access]:
     limits = work.target.prefetch
+    # In a short loop most prefetches would be of what comes after its end.
+    if loops[-1].steps < 2 * limits.distance:
+        return
     inner, vector = Idx(loops[-1].index.name), Idx(tiling.vector)
     for a in operands:
         terms = a.offset.coefficients
@@ -68,11 +67,12 @@ def _of_panel(
     few do, at each of them a part of the next panel, so that memory has the time of all."""
     target, terms = work.target, access.offset.coefficients
     width, vector = tiling.vectors * tiling.lanes, Idx(tiling.vector)
-    inner = [x for x in loops if x.kind == "reduce"]
-    strides = [prod([width, *(x.index.size for x in inner[n + 1 :])]) for n in range(len(inner))]
     plain = all(isinstance(atom, Idx) for atom in terms) and not access.checks
-    contiguous = [terms.get(Idx(x.index.name), 0) for x in inner] == strides
-    panel, size = strides[0] * inner[0].index.size, BYTES[access.dtype]
+    # In the order in which they lie in memory, which may not be that of the loops.
+    inner = sorted(work.over, key=lambda i: terms.get(Idx(i.name), 0), reverse=True)
+    strides = [prod([width, *(i.size for i in inner[n + 1 :])]) for n in range(len(inner))]
+    contiguous = [terms.get(Idx(i.name), 0) for i in inner] == strides
+    panel, size = strides[0] * inner[0].size, BYTES[access.dtype]
     large = panel * size > target.tiling.cached_panel * target.l1.bytes
     if not plain or terms.get(vector) != 1 or not contiguous or not large:
         return
@@ -81,24 +81,25 @@ def _of_panel(
     # of a single step.
     outer = [x for x in loops if x.kind != "reduce" and x.steps > 1]
     rows = list(reversed(list(takewhile(lambda x: Idx(x.index.name) not in terms, outer[::-1]))))
+    around = outer[: len(outer) - len(rows)]
+    # What loops around all panels read again is near already.
+    if not around or any(Idx(x.index.name) not in terms for x in around):
+        return
     tiles = prod(x.steps for x in rows)
     if tiles == 1:
         ahead = target.prefetch.distance * width
         for column in range(0, width, line):
             yield replace(access, offset=access.offset + Affine({}, ahead + column))
         return
-    if tiles > target.prefetch.panel_tiles or len(rows) == len(outer):
+    if tiles > target.prefetch.panel_tiles:
         return
-    step = outer[-len(rows) - 1]
     each = width // tiles  # elements for every term
-    place = {
-        Idx(x.index.name): each * prod(y.index.size for y in inner[n + 1 :])
-        for n, x in enumerate(inner)
-    }
+    place = {Idx(i.name): each * n // width for i, n in zip(inner, strides, strict=True)}
     for n, x in enumerate(rows):
         later = each * panel // width * prod(y.steps for y in rows[n + 1 :])
         place[Idx(x.index.name)] = later // max(s.tile for s in x.segments)
     kept = {a: c for a, c in terms.items() if a not in place and a != vector}
+    step = around[-1]
     following = terms[Idx(step.index.name)] * step.lanes * max(s.tile for s in step.segments)
     yield replace(access, offset=Affine(kept | place, access.offset.constant + following))
 

@@ -219,6 +219,7 @@ OPERATIONS = {
     "mlp_forward": lambda a, b: a @ b,
     "mlp_data": lambda a, b: a @ b.t(),
     "mlp_weight": lambda a, b: a.t() @ b,
+    "mlp_scores": lambda a, b: a @ b,
     "cnn_forward": conv,
     "cnn_data": conv_data,
     "cnn_weight": conv_weight,

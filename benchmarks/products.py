@@ -90,6 +90,9 @@ SINGLE = {
     "mlp_weight": Product(
         "y[i, o] = sum(n) a[n, i] * b[n, o]", (N, 784), (N, 512), (784, 512), 2 * N * 784 * 512
     ),
+    "mlp_scores": Product(
+        "y[n, o] = sum(i) a[n, i] * b[i, o]", (N, 512), (512, 10), (N, 10), 2 * N * 512 * 10
+    ),
     "cnn_forward": Product(
         "y[n, i, j, o] = sum(u, v, c) a[n, i + u, j + v, c] * b[u, v, c, o]",
         (N, 13, 13, 32), (3, 3, 32, 64), (N, 11, 11, 64), 2 * N * 121 * 288 * 64,

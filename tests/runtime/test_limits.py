@@ -107,6 +107,15 @@ def test_absolute_names_stay_within_data(tmp_path):
     data.load("csv", {"file": "./x/../rows.csv", "target": "b"}, search)
 
 
+# What reads or runs nothing that comes from a program, a data file or a run folder.
+OWN = {
+    # entries of the user's own cache, of which nothing but equations and messages is made
+    "runtime/training/kept_programs.py": {"pickle"},
+    # methods written of the names of a class's fields, as `dataclass` does it
+    "dsl/records.py": {"exec", "eval"},
+}
+
+
 def test_nothing_is_unpickled_and_nothing_is_run():
     """No module that makes objects of bytes or runs text is imported, nothing is evaluated, and no
     array is read with pickles allowed."""
@@ -115,14 +124,15 @@ def test_nothing_is_unpickled_and_nothing_is_run():
         parts = path.relative_to(ROOT).parts
         if parts[0] in ("tests", "benchmarks", "tools") or any(p.startswith(".") for p in parts):
             continue
+        own = OWN.get(path.relative_to(ROOT).as_posix(), set())
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
-                assert not {a.name.split(".")[0] for a in node.names} & forbidden, path
+                assert not {a.name.split(".")[0] for a in node.names} & forbidden - own, path
             elif isinstance(node, ast.ImportFrom):
                 assert node.level or (node.module or "").split(".")[0] not in forbidden, path
             elif isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
-                assert name not in ("eval", "exec", "os.system"), (path, name)
+                assert name not in {"eval", "exec", "os.system"} - own, (path, name)
                 given = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 if name in ("np.load", "numpy.load"):
                     assert given.get("allow_pickle") == "False", path

@@ -133,7 +133,7 @@ def _key(setup: Setup, purpose: str) -> tuple[str, list[Source]] | None:
     digest = hashlib.sha256()
     for part in parts:
         # With lengths, so that no two lists of parts have the same text.
-        digest.update(f"{len(part)}\n{part}\n".encode())
+        digest.update(f"{len(part)}\n{part}\n".encode("utf-8", "surrogatepass"))
     digest.update(file.getbuffer())
     return f"{digest.hexdigest()}.program", [*own, *standard_library().sources]
 

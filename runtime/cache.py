@@ -126,6 +126,18 @@ class FileCache:
                     total -= size
 
 
+def digest_of(*parts: str | bytes | memoryview) -> str:
+    """64 hexadecimal digits that name an entry by all that decides about it. The texts may have
+    surrogates, as names of files that are no UTF-8 do."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        # With lengths, so that no two lists of parts have the same bytes.
+        digest.update(f"{len(data)}\n".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
 def _checksum(name: str, content: bytes) -> bytes:
     """Of name and content, so that a renamed file counts as damaged."""
     digest = hashlib.sha256(name.encode() + b"\0")

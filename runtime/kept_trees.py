@@ -2,14 +2,12 @@
 reading its tree, and importing the parser as long as that.
 
 An entry is found by a hash of the text, of the grammar and of all that makes trees of texts. A text
-with a mistake, or one that is warned of, has none: it is parsed, and the same is said again. The
+with an error or a warning has no entry: it is parsed again, and gives the same messages. The
 library's trees are part of the package (`dsl/syntax/stored_trees.py`, which has the form, too).
 Tests: tests/runtime/test_kept_trees.py.
 """
 
 from __future__ import annotations
-
-import hashlib
 
 from .. import __version__
 from ..dsl.diagnostics.diagnostic import Report
@@ -17,7 +15,7 @@ from ..dsl.syntax import ast as s
 from ..dsl.syntax.parser import grammar, parse
 from ..dsl.syntax.source import Source
 from ..dsl.syntax.stored_trees import tree_of, tree_text
-from .cache import kernel_cache
+from .cache import digest_of, kernel_cache
 from .installed import texts_digest
 
 
@@ -41,10 +39,5 @@ def parse_kept(source: Source, report: Report) -> s.File:
 
 
 def _name(text: str) -> str:
-    parts = (__version__, texts_digest("dsl/syntax"), grammar(), text)
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        # With lengths, so that no two lists of parts have the same bytes.
-        digest.update(f"{len(data)}\n".encode() + data)
-    return f"{digest.hexdigest()}.tree"
+    name = digest_of(__version__, texts_digest("dsl/syntax"), grammar(), text)
+    return f"{name}.tree"

@@ -15,7 +15,6 @@ tests/runtime/test_kept_programs.py.
 from __future__ import annotations
 
 import copyreg
-import hashlib
 import io
 import pickle
 import sys
@@ -40,7 +39,7 @@ from ...dsl.diagnostics.diagnostic import Diagnostic, Report
 from ...dsl.syntax import ast as s
 from ...dsl.syntax.parser import grammar
 from ...dsl.syntax.source import Source
-from ..cache import kernel_cache
+from ..cache import digest_of, kernel_cache
 from ..installed import texts_digest
 
 T = TypeVar("T")
@@ -130,12 +129,8 @@ def _key(setup: Setup, purpose: str) -> tuple[str, list[Source]] | None:
     parts = [purpose, *_versions()]
     for text in own:
         parts += (text.name, text.text, str(text.library), str(text.outside))
-    digest = hashlib.sha256()
-    for part in parts:
-        # With lengths, so that no two lists of parts have the same text.
-        digest.update(f"{len(part)}\n{part}\n".encode("utf-8", "surrogatepass"))
-    digest.update(file.getbuffer())
-    return f"{digest.hexdigest()}.program", [*own, *standard_library().sources]
+    name = digest_of(*parts, file.getbuffer())
+    return f"{name}.program", [*own, *standard_library().sources]
 
 
 @cache

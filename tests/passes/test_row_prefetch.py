@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from support import plan, system, values
 
+from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.expr import Idx
 from nnc.compiler.passes.cpu.lower import lower
+from nnc.compiler.passes.kernels.kernel import Plan
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
-from nnc.compiler.targets import CPU_TARGETS, Cache
+from nnc.compiler.targets import CPU_TARGETS, Cache, CpuTarget
 from nnc.runtime.device.cpu import host
 from nnc.runtime.device.cpu.program import CpuProgram
 
@@ -21,6 +23,20 @@ TARGET = host.target()
 PRODUCT = """model M(d: f32[{K}, 32], x: f32[{K}, {N}]) -> w: f32[{N}, 32] {{
     w[i, o] = sum(k) d[k, o]*x[k, i]
 }}"""
+
+
+def agrees(whole: System, made: Plan, target: CpuTarget, name: str) -> None:
+    """The values of the reference evaluator, and the same bits on one to three threads."""
+    given = values(whole)
+    expected, results = evaluate(whole, given)[name], []
+    for threads in (1, 2, 3):
+        program = CpuProgram(made, threads, target)
+        for key, value in given.items():
+            program.arrays[key][...] = value
+        program.run()
+        results.append(program.arrays[name].tobytes())
+        np.testing.assert_allclose(program.arrays[name], expected, rtol=1e-4, atol=1e-4)
+    assert all(r == results[0] for r in results)
 
 
 @pytest.mark.parametrize(
@@ -37,16 +53,7 @@ def test_far_rows_are_prefetched(terms: int, width: int, prefetched: bool) -> No
     (nest,) = (lower(k, made, TARGET) for k in made.kernels)
     assert [a.tensor for a in nest.operand_prefetch] == ["x"] * prefetched
     assert all(a.offset.constant == TARGET.prefetch.distance * width for a in nest.operand_prefetch)
-    given = values(whole)
-    expected, results = evaluate(whole, given)["w"], []
-    for threads in (1, 2, 3):
-        program = CpuProgram(made, threads=threads)
-        for name, value in given.items():
-            program.arrays[name][...] = value
-        program.run()
-        results.append(program.arrays["w"].tobytes())
-        np.testing.assert_allclose(program.arrays["w"], expected, rtol=1e-4, atol=1e-4)
-    assert all(r == results[0] for r in results)
+    agrees(whole, made, TARGET, "w")
 
 
 STEP = """model M(d: f32[{K}, 32], x: f32[{K}, 48], m: f32[48, 32], b: f32[32]) -> w: f32[48, 32] {{
@@ -93,16 +100,7 @@ def test_panels_of_weights_are_prefetched_while_few_rows_pass(rows: int, tiles: 
         assert one.offset.constant == 200 * 64 and set(panel.values()) == {200 * 64, 200 * 4, 16}
     else:
         assert not found
-    given = values(whole)
-    expected, results = evaluate(whole, given)["y"], []
-    for threads in (1, 2, 3):
-        program = CpuProgram(made, threads, target)
-        for name, value in given.items():
-            program.arrays[name][...] = value
-        program.run()
-        results.append(program.arrays["y"].tobytes())
-        np.testing.assert_allclose(program.arrays["y"], expected, rtol=1e-4, atol=1e-4)
-    assert all(r == results[0] for r in results)
+    agrees(whole, made, target, "y")
 
 
 CONVOLUTION = """model M(x: f32[1, 4, 4, 24]) -> y: f32[1, 4, 4, 256] {

@@ -10,7 +10,6 @@ Tests: tests/runtime/test_cache.py.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from .... import __version__
 from ....compiler.ir.equation import System
 from ....compiler.ir.structural_hash import system_signature
 from ....dsl.records import record
-from ...cache import FileCache
+from ...cache import FileCache, digest_of
 from ...installed import installed_version, texts_digest
 from . import elf_linker as elf
 from . import features, jit
@@ -149,7 +148,7 @@ def _load(cache: FileCache, name: str) -> Code | None:
 
 def key(system: System, target: str, level: int) -> str:
     """A hash of everything that decides the code of a system."""
-    parts = (
+    return digest_of(
         __version__,
         texts_digest("compiler"),
         texts_digest("runtime/device/cpu"),
@@ -159,11 +158,6 @@ def key(system: System, target: str, level: int) -> str:
         str(level),
         system_signature(system),
     )
-    digest = hashlib.sha256()
-    for part in parts:
-        # With lengths, so that no two lists of parts have the same text.
-        digest.update(f"{len(part)}\n{part}\n".encode())
-    return digest.hexdigest()
 
 
 @cache

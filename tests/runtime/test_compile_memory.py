@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 NETWORKS = Path(__file__).parents[2] / "benchmarks"
-MOST = 200e6  # bytes of the whole process, interpreter and LLVM included
+# Bytes of the whole process, interpreter and LLVM included, without pages of files: of LLVM's
+# library of 170 MB the kernel maps 65 or 110 MB, as the file's pages lie in its cache, and can have
+# them back at any time.
+MOST = 120e6
 
 CODE = """
 import sys
@@ -24,8 +27,12 @@ find_code = CpuProgram._find_code
 def measured(self):
     find_code(self)
     # Not `ru_maxrss`, in which a process begins with what the one that started it has.
-    lines = open("/proc/self/status").read().splitlines()
-    print(*[line.split()[1] for line in lines if line.startswith("VmHWM")])
+    kilobytes = {}
+    for line in open("/proc/self/status"):
+        name, value = line.split(":", 1)
+        if name in ("VmHWM", "RssFile"):
+            kilobytes[name] = int(value.split()[0])
+    print((kilobytes["VmHWM"] - kilobytes["RssFile"]) * 1024)
     sys.exit()
 
 CpuProgram._find_code = measured
@@ -43,4 +50,4 @@ def test_compiling_takes_little_memory(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NNC_CACHE", str(tmp_path))
     command = [sys.executable, "-c", CODE, str(NETWORKS / f"{name}.nn")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert 20e6 < int(ran.stdout) * 1024 < MOST
+    assert 20e6 < int(ran.stdout) < MOST

@@ -14,6 +14,8 @@ derivative is infinite (`zero_products.py`):
 
     y[i] = if x[i] > 0 then sqrt(x[i]) else 0   →   d_x[i] = if x[i] > 0 then d_y[i]*(0.5/…) else 0
 
+In products of matrices that is decided for rows instead of pairs (`guard_rows.py`).
+
 One sweep costs a small multiple of the forward equations, however many gradients there are. Its
 equations are equations like all others, so that the passes that follow need not know of it, and
 gradients of gradients need nothing new: placeholders are expanded innermost first.
@@ -44,6 +46,7 @@ from ...ir.equation import (
 from ...ir.expr import Const, Expr, Idx, Read, reads
 from ...ir.gradients import active_tensors, adjoints, covers
 from ...ir.value_ranges import Ranges
+from .guard_rows import guard_rows
 from .invert_indices import Contribution, scatter
 from .zero_products import Zero, ZeroProducts
 
@@ -52,6 +55,11 @@ def differentiate(system: System) -> System:
     """The system without placeholders: each replaced by the equations of its gradient.
 
     Raises ValueError if a placeholder's `of` has dimensions or depends on its own gradient."""
+    return guard_rows(adjoint_equations(system))
+
+
+def adjoint_equations(system: System) -> System:
+    """The system with each placeholder replaced, one reverse sweep after the other."""
     while system.gradients:
         system = _expand(system, _innermost(system))
     return system

@@ -31,7 +31,7 @@ WITHOUT_SOURCE = {
     "initializers": "zeros ones constant uniform symmetric",
     "layers": "share drop Flatten merge transpose",
     "losses": "bend level_of example_sum area overlap ratio distance norm_of similarities",
-    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks gain_at"
+    "metrics": "accuracy flat rows merge_leading crossed_iou runs_found mean_ranks"
     " boxes_right precision_by_recall",
     "normalization": "running",
     "optimizers": "unbiased trust FactoredAverage ElementAverage root_mean_square OrthogonalStep"
@@ -41,7 +41,7 @@ WITHOUT_SOURCE = {
     "recurrent": "bent odd_half",
     "resampling": "interpolated nearest before between pixels_of equal_rows",
     "schedules": "falling part anneal",
-    "selection": "comes_before at_most one_hot",
+    "selection": "comes_before at_most is_after one_hot",
     "sequence": "last last_of reverse concat present mean_pool pairs_of masked_cross_entropy"
     " cross_entropy_ignoring masked_accuracy sequence_accuracy bits_per_char",
     "spectra": "phase_of overlap_add frames_in frequencies_of",

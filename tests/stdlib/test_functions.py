@@ -187,6 +187,8 @@ METRICS = [
     ("recall_at(z, hot, 1)", (1 + 0 + 1 / 2) / 3),  # the last row wants nothing
     ("recall_at(z, hot, k = 2)", (1 + 1 + 1) / 3),
     ("recall_at(z, 0*hot)", 0.0),
+    ("recall_at(z, hot, 9)", (1 + 1 + 1) / 3),  # of four
+    ("ndcg_at(z, 3*hot, 9)", (1 + np.log(2) / np.log(3) + 1) / 3),
     ("ndcg_at(z, hot, 1)", (1 + 0 + 1) / 3),
     ("ndcg_at(z, 3*hot, k = 4)", (1 + np.log(2) / np.log(3) + 1) / 3),
     ("ndcg_at(z, stars)", DCG[0] / DCG[1]),

@@ -60,6 +60,17 @@ def test_order(type, descending):
         np.testing.assert_array_equal(found, order[:, :3])
 
 
+def test_the_largest_of_infinite_numbers():
+    """Infinite numbers are in order, too, and equal ones keep theirs."""
+    inf = np.inf
+    x = np.array(
+        [[-inf] * 7, [1, inf, -inf, inf, 2, inf, inf], [-inf, 0, -inf, -inf, -inf, -inf, -inf]]
+    )
+    order = np.argsort(-x, -1, kind="stable")[:, :3]
+    found = value_of("places(x)", {"x": "f64[3, 7]"}, {"x": x}, PLACES)
+    np.testing.assert_array_equal(found, order)
+
+
 def test_classes_outside_are_none():
     found = value_of("one_hot(label, 2)", {"label": "i32[3]"}, {"label": [-1, 1, 2]})
     np.testing.assert_array_equal(found, [[0, 0], [0, 1], [0, 0]])

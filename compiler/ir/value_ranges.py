@@ -10,7 +10,8 @@ Differentiation asks it which local derivatives may not be finite:
 Real arithmetic is meant: what is given is finite, sums and products do not overflow, products of
 positive numbers do not underflow. `exp` alone, and powers with a variable exponent, are taken to
 overflow and to underflow, since they do so for numbers of ordinary size; but of several
-exponentials in a sum, as in a softmax, one is taken not to.
+exponentials in a sum, as in a softmax, one is taken not to, and exponentials of parameters, such
+as those of the logarithm of a scale, neither.
 Tests: tests/gradients/test_unchosen_branches.py.
 """
 
@@ -23,10 +24,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .affine import affine, is_affine
-from .build import substitute
+from .build import call, substitute
 from .dtypes import is_float
 from .equation import Equation, System, is_recurrent
-from .expr import Apply, Const, Expr, Idx, Read, index_names, walk
+from .expr import Apply, Const, Expr, Idx, Read, index_names, reads, walk
+from .random import UNIFORM_SCALE
 from .terms import match
 
 INF = math.inf
@@ -85,11 +87,15 @@ class Ranges:
         self.definition, self.overflow = system.definition, overflow
         self.shapes = {name: tensor.shape for name, tensor in system.tensors.items()}
         self.found: dict[str, Range] = {t.name: given for t in system.of_kind("input")}
+        # What nothing but parameters is needed for, if what is given is of ordinary size.
+        self.learnt = {t.name for t in system.of_kind("param")} if given.finite else set()
         self.memo: dict[Expr, Range] = {}
         known: dict[Hashable, Range] = {}  # by outline
         for component in system.components:
             if not is_recurrent(component):
                 eq = component[0]
+                if eq.sources and self.learnt.issuperset(eq.sources):
+                    self.learnt.add(eq.target)
                 outline = self.outline(eq)[0]
                 if outline not in known:
                     known[outline] = self._of_target(eq)
@@ -130,7 +136,9 @@ class Ranges:
             forms += inner, tuple([numbers.setdefault(n, len(numbers)) for n in of_source])
             if source.reduce is None and _may_be_bound(source.body):
                 pending += (n for n in of_source[1:] if n not in pending)
-        known = tuple((self.found.get(name), self.shapes[name]) for name in names)
+        known = tuple(
+            (self.found.get(name), self.shapes[name], name in self.learnt) for name in names
+        )
         return (tuple(forms), known), tuple(numbers)
 
     def _of_target(self, eq: Equation) -> Range:
@@ -194,6 +202,10 @@ class Ranges:
         if not is_float(node.dtype) and node.fn not in ("add", "mul", "max", "abs"):
             return FINITE
         rule = RULES.get(node.fn)
+        if node.fn in ("exp", "expm1") and self.is_learnt(node):
+            own = self.memo[node.args[0]]
+            low, high = max(own.low, -EXP_LIMIT), min(own.high, EXP_LIMIT)
+            return RULES[node.fn](replace(own, low=low, high=high))
         if node.fn in ("exp", "expm1") and not self.overflow:
             found = RULES[node.fn](self.memo[node.args[0]])
             return replace(found, above=self.memo[node.args[0]].above)
@@ -204,10 +216,17 @@ class Ranges:
         if node.fn == "sub" and self.is_at_most(*node.args):
             # A masked score less its row's maximum is -inf, not NaN.
             return Range(-INF, 0.0, below=self.memo[node.args[0]].below)
+        if node.fn == "add" and _is_one_at_least(*node.args):
+            return replace(_sum(*(self.memo[a] for a in node.args)), low=0.0)
         if node.fn == "mul" and node.args[0] is node.args[1]:
             square = _product(self.memo[node.args[0]], self.memo[node.args[0]])
             return replace(square, low=max(square.low, 0.0), below=False)
         return UNKNOWN if rule is None else rule(*(self.memo[a] for a in node.args))
+
+    def is_learnt(self, expr: Expr) -> bool:
+        """Whether it is a function of parameters alone."""
+        found = reads(expr)
+        return bool(found) and all(read.tensor in self.learnt for read in found)
 
     def is_variable(self, exponent: Expr) -> bool:
         """Whether values that are computed, and not only indices, can make the exponent large."""
@@ -235,6 +254,20 @@ class Ranges:
             return match(eq.body, expr, places) is not None
         # A maximum that is stored under another name, or clamped from below.
         return eq.reduce is None and self.is_at_most(expr, substitute(eq.body, places))
+
+
+def _is_one_at_least(a: Expr, b: Expr) -> bool:
+    """Whether a + b is exp(x - m) + expm1(-m) with m = max(x, 0), as in a softplus: one of the two
+    exponentials is 1."""
+    match a, b:
+        case (
+            Apply(fn="exp", args=(Apply(fn="sub", args=(x, m)),)),
+            Apply(fn="expm1", args=(Apply(fn="neg", args=(same,)),)),
+        ) if m is same:
+            greatest = m.args[0] if isinstance(m, Apply) and m.fn == "stop" else m
+            zero = Const(0.0, x.dtype)
+            return greatest in (call("max", x, zero), call("max", zero, x))
+    return False
 
 
 def _may_be_bound(body: Expr) -> bool:
@@ -332,10 +365,9 @@ def _expm1(a: Range) -> Range:
 
 
 def _log(a: Range) -> Range:
-    # Bounds other than 1 are not needed by any divisor.
     return Range(
-        0.0 if a.low >= 1 else -INF,
-        INF,
+        math.log(a.low) if a.low > 0 else -INF,
+        math.log(a.high) if 0 < a.high < INF else INF,
         below=not (a.low >= 0 and a.without_zero),
         above=a.above,
         nan=a.nan or a.low < 0,
@@ -429,5 +461,5 @@ RULES: Mapping[str, Callable[..., Range]] = {
     "bf16": lambda a: a,
     "stop": lambda a: a,
     "after": lambda a, b: a,
-    "random": lambda *args: Range(0.0, 1.0),
+    "random": lambda *args: Range(0.0, 1 - UNIFORM_SCALE),
 }

@@ -50,6 +50,12 @@ CASES = {
         "h[b, i] = exp(x[b, i])\n y[b, i < 7, o] = sum(u) h[b, 8 - i - u] * w[u, o]\n"
         "loss = sum(b, i, o) if live[i] > 0 then tanh(y[b, i, o]) else 0",
     ),
+    "a transposed convolution": (
+        "x: f64[2, 5], w: f64[4, 2, 3], live: f64[5]",
+        "h[b, i, c < 2] = exp(x[b, i] - c)\n"
+        "y[b, p < 5, r < 2, o] = sum(u < 2, c) (h[b, p + 1 - u, c] else 0) * w[2*u + r, c, o]\n"
+        "loss = sum(b, i, r, o) if live[i] > 0 then tanh(y[b, i, r, o]) else 0",
+    ),
     "scores": (
         "x: f64[5, 4], w: f64[3, 4], live: f64[5]",
         "h[s, e] = exp(x[s, e])\n y[s, t] = sum(e) h[s, e] * w[t, e]\n"

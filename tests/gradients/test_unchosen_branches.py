@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pytest
 from gpu_simulator import SimulatedProgram
-from support import gpu_plan, mostly_slow, plan, system
+from support import elaborated, gpu_plan, mostly_slow, plan, system
 
 from nnc.compiler.ir.equation import System
 from nnc.compiler.ir.gradients import add_gradients
 from nnc.compiler.ir.value_ranges import Ranges
+from nnc.compiler.passes.equations.simplify import simplify
 from nnc.compiler.pipeline import derive
 from nnc.compiler.reference.evaluator import evaluate
 from nnc.compiler.reference.pass_checker import PassCheck
@@ -216,3 +217,22 @@ def test_a_padded_maximum_is_one_of_the_elements(window: str, always: bool) -> N
     """A product with it needs no care for what is infinite, as it would at each of its terms."""
     text = f"model M(x: f32[8, 3]) -> m {{\n m[i < 4, c < 3] = {window}\n}}"
     assert Ranges(system(text, float_type="f32")).found["m"].finite is always
+
+
+@pytest.mark.parametrize(
+    ("lines", "finite"),
+    [
+        ("m[i] = exp(x[i])", False),
+        ("m[i] = exp(s[i])", True),
+        ("a[i] = 3*s[i]\n m[i] = 1/exp(a[i])", True),
+        ("m[i] = exp(x[i]*s[i])", False),
+        ("m[i] = log(s[i])", False),
+        ("m[i < 8] = normal()", True),
+        ("m[i] = exp(-exp(s[i])*softplus(x[i]))", True),
+        ("m[i] = exp(exp(s[i])*softplus(x[i]))", False),
+    ],
+)
+def test_what_may_be_infinite(lines: str, finite: bool) -> None:
+    """Inputs and parameters are of ordinary size, and so are exponentials of parameters alone."""
+    text = f"model M(x: f32[8]) -> m {{\n param s: [8] = 0\n {lines}\n}}"
+    assert Ranges(simplify(elaborated(text))).found["m"].finite is finite

@@ -131,13 +131,12 @@ class _Guards:
             form = affine(expr)
             if names.isdisjoint(form.indices):
                 continue
-            found = [a for a in form.coefficients if isinstance(a, Idx) and a.name in names]
-            if len(found) != 1 or found[0].name in solved:
+            atoms = [a for a in form.coefficients if isinstance(a, Idx) and a.name in names]
+            atoms = [a for a in atoms if _stands_once(a.name, place)]
+            if not atoms or not is_static(expr):
                 return None
-            (atom,) = found
+            atom = atoms[0]
             rest = form.without(atom)
-            if not all(isinstance(a, Idx) for a in rest.coefficients):
-                return None
             # c*i + rest = p
             c = form.coefficients[atom]
             multiple = (Affine({Idx(point.name): 1}, 0) - rest).scaled(1 if c > 0 else -1).expr()
@@ -212,6 +211,12 @@ def _guard(expr: Expr) -> tuple[Expr, Expr] | None:
         ) if is_zero(zero) and is_zero(instead) and tested is value:
             return own, value
     return None
+
+
+def _stands_once(name: str, place: tuple[Expr, ...]) -> bool:
+    """Whether an index stands once in a place, so that the place says what it is."""
+    atoms = (atom for expr in place for atom in affine(expr).coefficients)
+    return sum(name in index_names(atom) for atom in atoms) == 1
 
 
 def _at(value: Expr, place: tuple[Expr, ...], points: tuple[Index, ...]) -> Expr | None:

@@ -83,6 +83,8 @@ class TilingCosts:
     pack_near: float = 12.0  # … and waiting for each of its rows from the second-level cache, …
     pack_far: float = 24.0  # … or from beyond
     pack_across: float = 0.25  # of that, for each vector that is transposed
+    rounded_vector: float = 7.0  # rounding a vector to bf16 by integer arithmetic …
+    rounded_natively: float = 2.0  # … and by the instruction of AVX512_BF16
     partial_sum: float = 2.0  # adding a vector of f32 sums to those of the blocks before, …
     partial_far: float = 0.0  # … and what it takes more if they have left the second-level cache
 
@@ -113,6 +115,8 @@ class TilingLimits:
     even_parallel_steps: int = 4  # number, and of one whose steps are a multiple of so many
     far_rows: int = 4096  # bytes between two rows: a page, beyond which nothing is prefetched
     packed_rows: int = 64  # of a result from which on a given factor is packed; 0: none is
+    rounded_rows: int = 16  # the same of a factor that is rounded to bf16 on the way …
+    most_rounded_rows: int = 1024  # … up to which a rounded copy takes longer than it is worth
     panel_vectors: int = 2  # of a panel at least: else there is a load for every multiply-add
     panel_share: float = 0.8  # of a cache that a packed panel may take with what is read beside it
     partial_bytes: int = 192 << 10  # of a thread's stack for sums between cache blocks
@@ -237,6 +241,12 @@ class CpuTarget:
     def int8_quads(self) -> bool:
         """Whether vectors multiply four numbers of 8 bits in a lane: by VNNI, or by two pairs."""
         return self.lanes > 1 and self.i16_pairs
+
+    @property
+    def rounding(self) -> float:
+        """Cycles of arithmetic to round a vector to bf16."""
+        native = self.bf16_instructions
+        return self.costs.rounded_natively if native else self.costs.rounded_vector
 
     @property
     def saved_by_pairs(self) -> float:

@@ -30,6 +30,11 @@ def is_rounded(expr: Expr) -> TypeGuard[Apply]:
     return isinstance(expr, Apply) and expr.fn == "bf16"
 
 
+def unrounded(expr: Expr) -> Expr:
+    """What is rounded to bf16; an expression that is not rounded, itself."""
+    return expr.args[0] if is_rounded(expr) else expr
+
+
 # --- products and sums -------------------------------------------------------------------------
 
 

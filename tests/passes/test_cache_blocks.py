@@ -52,6 +52,10 @@ PRODUCTS = {
     "long": "(a: f32[40, 700], b: f32[700, 64]) -> y { y[i, j] = sum(k) a[i, k] * b[k, j] }",
     "epilogue": "(a: f32[70, 131], b: f32[131, 150], c: f32[150], r: f32[70, 150]) -> y"
     " { z[i, j] = sum(k) a[i, k] * b[k, j]\n  y[i, j] = r[i, j] + max(z[i, j] + c[j], 0) }",
+    "rounded": "(a: f32[70, 131], b: f32[131, 150]) -> y"
+    " { y[i, j] = sum(k) bf16(a[i, k]) * bf16(b[k, j]) }",
+    "across, rounded": "(a: f32[70, 131], b: f32[150, 131]) -> y"
+    " { y[i, j] = sum(k) bf16(a[i, k]) * bf16(b[j, k]) }",
     "long epilogue": "(a: f32[70, 131], b: f32[131, 150], c: f32[150]) -> y, z"
     " { z[i, j] = sum(k) a[i, k] * b[k, j]\n  y[i, j] = tanh(exp(z[i, j] + c[j]) - sin(c[j])) }",
 }  # fmt: skip
@@ -114,6 +118,7 @@ def test_blocks_compute_the_same_on_any_number_of_threads(name: str) -> None:
     blocks = [nest.blocks for nest in _nests(source, SMALL) if nest.blocks is not None]
     assert blocks, "no product is blocked"
     assert any(b.along for b in blocks) == name.startswith("across")
+    assert any(b.rounds for b in blocks) == name.endswith("rounded")
     long = name in ("long", "convolution", "border", "kernel")  # more than four blocks of 64 terms
     assert any(b.narrow is not None for b in blocks) == (
         name in ("transposed", "kernel at a border")
@@ -198,6 +203,19 @@ def test_rows_a_power_of_two_apart_are_packed() -> None:
     assert 16 << 10 < nest.blocks.steps * columns * 4 < 42 << 10
     assert "of peak predicted" in nest.blocks.note and nest.blocks.note in str(nest)
     assert "pack b[k * 512 + j]" in str(nest)
+
+
+@pytest.mark.parametrize("rows", [32, 128, 1024])
+@pytest.mark.parametrize("factor", ["w[k, j]", "w[j, k]"])
+def test_a_weight_is_rounded_on_its_way_into_panels(rows: int, factor: str) -> None:
+    """Not in a kernel of its own, and not for every tile of rows."""
+    text = f"model M(a: f32[{rows}, 512], w: f32[512, 512]) -> y"
+    text += f" {{ y[i, j] = sum(k) bf16(a[i, k]) * bf16({factor}) }}"
+    nests = _nests(system(text, float_type="f32"), CPU_TARGETS["icelake-server"])
+    assert [nest.statements[0].target for nest in nests] == ["a_bf16", "y"]
+    assert nests[-1].blocks is not None and nests[-1].blocks.rounds
+    assert "pack bf16(w[" in str(nests[-1])
+    assert "acc = sum(acc, a_bf16[i * 512 + k] * %panel[k" in str(nests[-1])
 
 
 def test_a_weight_that_is_read_across_memory_is_transposed_into_panels_not_copied() -> None:

@@ -88,6 +88,28 @@ def test_no_sum_of_a_convolutional_network_rounds(name: str):
             assert "bf16" not in inside, eq.target
 
 
+@pytest.mark.parametrize(("rows", "copied"), [(3, False), (8, True), (64, False), (5000, True)])
+def test_a_weight_is_copied_where_it_is_not_packed_or_the_copy_costs_nothing(rows, copied):
+    """For very few rows each element is rounded as it is read."""
+    found = _rounded_product(f"(x: f32[{rows}, 784], w: f32[784, 512]) -> y {{")
+    after = optimize(found, target=CPU_TARGETS["icelake-server"])
+    assert ("w_bf16" in after.tensors) == copied
+    # Where pairs pay they are stored.
+    pairs = "w_pairs" in optimize(found, target=CPU_TARGETS["zen5"]).tensors
+    assert pairs == (rows >= 64)
+
+
+def test_a_weight_of_a_prediction_is_rounded_once_for_all():
+    found = _rounded_product("(x: f32[64, 784]) -> y {\nparam w: f32[784, 512] = 1")
+    after = optimize(found, target=CPU_TARGETS["icelake-server"])
+    assert "w_bf16" in after.tensors and "x_bf16" in after.tensors
+
+
+def _rounded_product(head: str) -> System:
+    text = f"model M{head}\ny[b, o] = sum(i) x[b, i]*w[i, o]\n}}"
+    return round_contractions(system(text, float_type="f32"))
+
+
 DIGITS_CNN = """model Cnn(image: f32[B, 28, 28, 1]) -> logits: f32[B, 10] {
     logits = image |> Conv(32, 3) |> relu |> MaxPool(2) |> Conv(64, 3) |> relu |> MaxPool(2)
         |> Flatten |> Dense(10)

@@ -14,7 +14,7 @@ from ...passes.cpu.loop_ir import Nest
 from . import bf16
 from .arithmetic import Arithmetic, constant, lane_vector
 from .function_writer import FunctionWriter
-from .halves import rounded_by_instruction
+from .halves import rounded, rounded_by_instruction
 from .instructions import SPELLING
 from .memory import MemoryWriter
 from .narrow_products import INSTRUCTIONS, is_narrow_product, narrow_product
@@ -116,6 +116,12 @@ class ExpressionWriter:
         if self.nest.i16_pairs and a.lanes in INSTRUCTIONS and is_narrow_product(expr):
             return Value(narrow_product(a, *names), wide)
         return Value(SPELLING[expr.fn](a, kinds, expr.dtype, names), wide)
+
+    def rounded(self, vector: str) -> str:
+        """A vector of f32 rounded to bf16."""
+        if self.nest.bf16_instructions and self.wide.lanes == bf16.LANES:
+            return bf16.rounded(self.wide, vector)
+        return rounded(self.wide, "bf16", "f32", vector)
 
     def _index(self, place: IndexValue) -> Value:
         """An index as data: an i32."""

@@ -165,9 +165,14 @@ class PanelWriter:
 
     def _vectors(self) -> list[str]:
         """What is packed at the current place: a vector, or those of a block that is transposed."""
+        source = self.blocks.source
         if self.blocks.along:
-            return self.memory.square(self.blocks.source)
-        return [self.expressions.spread(self.memory.load_from(self.blocks.source), "f32")]
+            vectors = self.memory.square(source)
+        else:
+            vectors = [self.expressions.spread(self.memory.load_from(source), "f32")]
+        if self.blocks.rounds:
+            vectors = [*map(self.expressions.rounded, vectors)]
+        return vectors
 
     def _cell(self, type: str, start: str, number: str) -> str:
         return self.e.op(f"getelementptr {type}, ptr {{0}}, i64 {{1}}", start, number, type="ptr")

@@ -16,6 +16,10 @@ the rows of the result side by side and its own are far apart, as in the gradien
 Between blocks the sums are kept in memory, in f64 if a sum is long. What is packed next is
 prefetched while products are computed (`next_blocks.py`).
 
+A factor that is rounded to bf16 is rounded on its way into the panel, once for all rows:
+
+    y[i, j] = sum(k) a[i, k] * bf16(b[k, j])   →   panel[k, j] = bf16(b[k0 + k, j0 + j])
+
 The choice is by a closed-form cost beside that of the nest without blocks. It applies to sums of
 products of two f32 factors, one of which depends on the vector index and not on the tile's rows.
 Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; Low et al.,
@@ -91,6 +95,11 @@ class _Product:
     def narrow_names(self) -> frozenset[str]:
         return self.narrow.offset.indices
 
+    @property
+    def rounds(self) -> bool:
+        """Whether what is packed is rounded to bf16."""
+        return self.wide in self.work.rounded
+
     @cached_property
     def terms(self) -> int:
         return prod(i.size for i in self.work.over)
@@ -114,19 +123,20 @@ class _Product:
             return cycles
         read = prod(n for name, n in tiling.extents.items() if name in self.names)
         lines = self.results * self.terms / (tiling.copies * tiling.lanes) * read * F32 / line
-        whole = footprint <= self.target.tiling.cached_panel * self.target.l2.bytes
-        # Loops over rows are outside of those over vectors if all of the factor stays in cache, and
-        # a sum along memory reads whole rows.
-        whole = whole or tiling.form == "dot"
+        # Loops over rows are outside of those over vectors if all of the factor stays in the
+        # second-level cache, and a sum along memory reads whole rows.
+        whole = self._is_near or tiling.form == "dot"
         run = footprint if whole else tiling.vectors * tiling.lanes * F32
         panel = footprint if whole else self.terms * run
         if not whole:
             cycles += self._rereading(tiling, 1, 1)
+        # At first all of the factor comes from beyond that cache, as what blocks pack does.
+        first = 0.0 if self._is_near else footprint / line * costs.memory_line
         if self._fits(self.target.l1, panel, run):
-            return cycles
+            return cycles + first
         if self._fits(self.target.l2, panel, run):
             row = self._row_bytes() <= tiling.vectors * tiling.lanes * F32
-            return cycles + lines * (costs.l2_next_line if row else costs.l2_line)
+            return cycles + first + lines * (costs.l2_next_line if row else costs.l2_line)
         return cycles + lines * costs.memory_line
 
     def _fits(self, cache: Cache, bytes: int, run: int) -> bool:
@@ -165,7 +175,7 @@ class _Product:
         tile = {**tiling.rows, tiling.vector: tiling.vectors}
         share = self._multiplications * executed(self.work, tile, tiling.vector) / most
         packs_rows = self._row_cycles(tiling, cut, stretch)[1]
-        factors = self.packed, self.wide, self.other, packs_rows
+        factors = self.packed, self.wide, self.rounds, self.other, packs_rows
         return Panels(self.work, tiling, *factors, cut, stretch, along, most, share)
 
     def _in_panels(self, vectors: int, rows: Rows) -> bool:
@@ -224,7 +234,8 @@ class _Product:
             strides = {a: MAX_LANES for a in self.wide.offset.coefficients} | {Idx(index.name): 1}
             panel = replace(self.wide, offset=Affine(strides, 0))
             accesses = (panel if a is self.wide else a for a in self.work.accesses)
-            work = replace(self.work, accesses=tuple(accesses))
+            rounded = tuple(a for a in self.work.rounded if a is not self.wide)
+            work = replace(self.work, accesses=tuple(accesses), rounded=rounded)
             yield from outer_tilings(work, index, windows=False, wanted=self._in_panels)
 
     def _along(self, vector: str) -> str | None:
@@ -322,7 +333,9 @@ class _Product:
         points, near = self.results * self.terms, target.tiling.cached_panel * target.l2.bytes
         # Packing: all of the wide factor for every stretch of rows.
         vectors = stretches * points / self.rows / target.lanes
-        wait = costs.pack_near if self._wide_bytes <= near else costs.pack_far
+        wait = costs.pack_near if self._is_near else costs.pack_far
+        if self.rounds:
+            cycles += vectors * target.rounding * target.fma_cycles
         if along:
             transposing = costs.register_transpose * target.fma_cycles
             cycles += vectors * (transposing + costs.pack_across * wait)
@@ -353,6 +366,11 @@ class _Product:
             return 0.0
         lost = 1 - near / part  # the share that has left
         return times * lost * self._narrow_bytes / target.l1.line * costs.memory_line
+
+    @property
+    def _is_near(self) -> bool:
+        """Whether the wide factor stays in the second-level cache."""
+        return self._wide_bytes <= self.target.tiling.cached_panel * self.target.l2.bytes
 
     @cached_property
     def _wide_bytes(self) -> int:

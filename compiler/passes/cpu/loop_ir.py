@@ -131,7 +131,8 @@ class CacheBlocks:
     Where the block's part of the other factor is packed, too, `narrow` is its place in memory: what
     a tile of rows reads of it lies side by side, term by term. While tiles are computed, they
     prefetch `next_panel`, `next_rows` and `next_tile`. Between blocks the sums are in memory as
-    `partial`; empty if there is one block only."""
+    `partial`; empty if there is one block only. What is packed is rounded to bf16 first if it
+    `rounds`."""
 
     packed: Read
     source: Access
@@ -142,6 +143,7 @@ class CacheBlocks:
     steps: int
     partial: str
     along: str = ""
+    rounds: bool = False
     ahead: Access | None = None
     narrow: Access | None = None
     next_panel: Following | None = None
@@ -310,12 +312,14 @@ def _block_lines(nest: Nest, blocks: CacheBlocks) -> list[str]:
         marks.append(f"sums between blocks in {blocks.partial}")
     following = {"panel": blocks.next_panel, "rows": blocks.next_rows, "tile": blocks.next_tile}
     prefetched = [name for name, found in following.items() if found is not None]
+    source = access_text(blocks.source)
+    packed = f"bf16({source})" if blocks.rounds else source
     if prefetched:
         marks.append(f"prefetching the next {' and '.join(prefetched)}")
     return [
         f"blocks {', '.join(cuts) or 'of all terms'}" + (f"    # {', '.join(marks)}" * bool(marks)),
         *([] if blocks.narrow is None else [f"    pack {access_text(blocks.narrow)} for all rows"]),
-        f"    pack {access_text(blocks.source)}" + ", transposed" * bool(blocks.along),
+        f"    pack {packed}" + ", transposed" * bool(blocks.along),
     ]
 
 

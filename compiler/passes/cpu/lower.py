@@ -16,13 +16,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import is_
+from typing import TypeGuard
 
 from ...ir.affine import Affine
+from ...ir.build import rewrite
 from ...ir.dtypes import BYTES
 from ...ir.equation import Equation, Index, Tensor
 from ...ir.expr import Apply, Expr, Idx, Read, is_size, reads, walk
 from ...ir.sparsity_analysis import vanishes
-from ...ir.terms import is_zero
+from ...ir.terms import is_rounded, is_zero
 from ...targets import CpuTarget
 from ..kernels.kernel import Kernel, Plan
 from ..lowering.access import Access, Statement
@@ -49,6 +51,7 @@ from .loop_order import (
     unrolling,
 )
 from .pack_bf16_pairs import why_not_packed
+from .packed_panels import Panels
 from .software_prefetch import epilogue_prefetch, operand_prefetch
 from .tile_cost import Clip, Work, transposed_along
 from .tiling import Tiling, choose
@@ -121,6 +124,8 @@ def lower(kernel: Kernel, plan: Plan, target: CpuTarget) -> Nest:
     if panels is not None:
         blocks, packed = panels.blocks(loops, accesses)
         accesses |= packed
+        if blocks.rounds:
+            nest = partial(nest, bodies=tuple(_in_panel(b.value, panels) for b in form.bodies))
     # Of what is packed the blocks prefetch what comes next.
     operands = [a for r in body_reads if (a := accesses[r]).tensor not in (PANEL, PACKED_ROWS)]
     others = [accesses[r] for r in found if r not in body_reads]
@@ -166,6 +171,7 @@ def _work(
         accesses=tuple(found[r] for r in (body_reads if anchor.reduce else found)),
         stores=tuple(stores),
         operations=_operations(form, anchor),
+        rounded=tuple(found[r] for r in body_reads if r in _rounded_reads(form, anchor)),
         bytes=BYTES[form.bodies[0].value.dtype],
         bodies=len(form.bodies),
         footprints={
@@ -193,7 +199,8 @@ def _source(equation: Equation) -> str:
 
 
 def _operations(form: CoalescedKernel, anchor: Equation) -> int:
-    """Vector operations per point; a product that is summed is one."""
+    """Vector operations per point; a product that is summed is one. Rounding what a sum reads is
+    counted apart, as often as it is read."""
     if not anchor.reduce:
         nodes = set().union(*(outside_addresses(r.value) for r in form.results))
         return max(1, sum(isinstance(e, Apply) for e in nodes))
@@ -201,10 +208,30 @@ def _operations(form: CoalescedKernel, anchor: Equation) -> int:
     # A product and its addition are one fused multiply-add; any other body costs its own operations
     # and one to add.
     for body in (b.value for b in form.bodies):
-        count = sum(isinstance(e, Apply) for e in outside_addresses(body))
+        nodes = outside_addresses(body)
+        count = sum(isinstance(e, Apply) and not _is_rounded_read(e) for e in nodes)
         fused = isinstance(body, Apply) and body.fn in ("mul", "bf16_dot", "int8_dot")
         total += max(count, 1) if fused else count + 1
     return total
+
+
+def _is_rounded_read(expr: Expr) -> TypeGuard[Apply]:
+    return is_rounded(expr) and isinstance(expr.args[0], Read)
+
+
+def _rounded_reads(form: CoalescedKernel, anchor: Equation) -> set[Expr]:
+    """What the terms of a sum read and round."""
+    nodes = (e for b in form.bodies for e in outside_addresses(b.value)) if anchor.reduce else ()
+    return {e.args[0] for e in nodes if _is_rounded_read(e)}
+
+
+def _in_panel(body: Expr, panels: Panels) -> Expr:
+    """A body that reads the panel, whose elements are rounded."""
+
+    def change(node: Expr) -> Expr | None:
+        return panels.packed if is_rounded(node) and node.args[0] is panels.packed else None
+
+    return rewrite(body, change)
 
 
 def _zero_checks(

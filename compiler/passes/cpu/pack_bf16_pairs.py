@@ -27,7 +27,7 @@ from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, Index, System, is_recurrent
 from ...ir.expr import Apply, Idx, Read, index_names
 from ...ir.recurrence import plan_recurrence
-from ...ir.terms import is_zero
+from ...ir.terms import is_rounded, is_zero, unrounded
 from ...targets import CpuTarget
 
 
@@ -125,7 +125,12 @@ def why_not_packed(eq: Equation, system: System, target: CpuTarget) -> str:
     """Why a contraction of rounded operands is not one of pairs; empty for anything else."""
     body = eq.body
     parts = body.args if eq.reduce == "sum" and isinstance(body, Apply) and body.fn == "mul" else ()
-    reads = [p for p in parts if isinstance(p, Read) and _is_rounded(p.tensor, system)]
+    reads = [
+        read
+        for part in parts
+        if isinstance(read := unrounded(part), Read)
+        and (is_rounded(part) or _is_rounded(read.tensor, system))
+    ]
     if len(reads) != 2 or not target.bf16_instructions:
         return ""
     if target.saved_by_pairs <= 0:

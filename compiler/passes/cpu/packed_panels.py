@@ -48,14 +48,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Panels:
-    """A nest in cache blocks: the tiling of its rows, the factor that is packed and where it is,
-    the other one, whose rows may be packed, too, the blocks of the sum, and the stretches of rows.
-    `cycles` are those of the whole nest."""
+    """A nest in cache blocks: the tiling of its rows, the factor that is packed, where it is, and
+    whether it is rounded on the way, the other one, whose rows may be packed, too, the blocks of
+    the sum, and the stretches of rows. `cycles` are those of the whole nest."""
 
     work: Work
     tiling: Tiling
     packed: Read
     source: Access
+    rounds: bool
     other: Read
     packs_rows: bool
     cut: Cut
@@ -94,6 +95,7 @@ class Panels:
             self.cut.steps,
             partial_sums(self.work, self.cut),
             self.along,
+            self.rounds,
             None if self.along else self._ahead(),
             narrow if packs_rows else None,
             None if self.along else next_panel(self.work, self.source, self.tiling, tiles),

@@ -7,7 +7,9 @@
 For contractions that are not of pairs (`pack_bf16_pairs.py`): rounding inside of the sum would cost
 several instructions for each multiply-add. An operand is stored rounded if each of its elements is
 multiplied a few times; the kernel that computes it does so in passing. Elsewhere it is rounded as
-it is read. Tests: tests/passes/test_round_bf16_operands.py.
+it is read: so is a parameter of a training step that is packed into panels for cache blocks, which
+rounds it on the way, and spares a kernel of its own.
+Tests: tests/passes/test_round_bf16_operands.py.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from ...ir.build import call, rewrite
 from ...ir.edit import SystemEdit
 from ...ir.equation import Equation, System, copy_equation
 from ...ir.expr import Expr, Read
+from ...ir.invariants import lasting_values
 from ...ir.terms import is_rounded
 from ...targets import CpuTarget
+from ..equations.packed_factors import is_packed
 
 
 def round_bf16_operands(system: System, target: CpuTarget) -> System:
@@ -36,6 +40,8 @@ def round_bf16_operands(system: System, target: CpuTarget) -> System:
             # Not by the indices that it lacks: the elements that a gather selects are found by
             # indices that they are still the same for.
             if not isinstance(read, Read) or points < least * edit.tensors[read.tensor].size:
+                return None
+            if _is_rounded_in_panels(eq, read, system, target):
                 return None
             # The replacement out of bounds is rounded, too, as the whole read was before.
             other = None if read.other is None else call("bf16", read.other)
@@ -53,6 +59,14 @@ def round_bf16_operands(system: System, target: CpuTarget) -> System:
     )
     changed = edit.result()
     return changed.replace(row_blocks=blocks) if held else changed
+
+
+def _is_rounded_in_panels(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
+    """Whether it is something given that is packed into panels. What lasts is rounded once for all
+    runs, what is computed in passing."""
+    given = system.tensors[read.tensor].kind != "temp"
+    lasting = read.tensor in lasting_values(system)
+    return given and not lasting and is_packed(eq, read, system, target)
 
 
 def _rounded(edit: SystemEdit, name: str) -> str:

@@ -39,7 +39,7 @@ class Work:
     reduce: str | None
     accesses: tuple[Access, ...]
     stores: tuple[Affine, ...]
-    operations: int  # per point
+    operations: int  # per point, without the rounding of what is read
     bytes: int  # of one value
     footprints: Mapping[str, int]  # bytes of the tensors read
     zero_checks: tuple[tuple[Affine, int], ...] = ()  # where one of these fails, a term is 0
@@ -51,6 +51,7 @@ class Work:
     only_vector: str | None = None  # the only vector index of an accumulation ("" for none)
     accumulated: Affine | None = None  # where an accumulation adds
     bodies: int = 1  # values that are reduced side by side
+    rounded: tuple[Access, ...] = ()  # those of the accesses that are rounded to bf16 as they come
     outermost: str = ""  # an output index whose loop surrounds all others
     batch: str = ""  # counts examples, of which a run may have fewer; each has …
     per_example: int = 1  # … so many values of that index
@@ -260,6 +261,11 @@ def cycles(
     loads = sum(load.cycles(tile, clipped, target, sliding) for load in work.loads(vector))
     loads += _panel_lines(work, tile, vector) * costs.l2_next_line / target.fma_cycles
     arithmetic = work.operations * copies * registers
+    # What several copies read is rounded once for all of them.
+    for access, names in work.depends if work.rounded else ():
+        if access in work.rounded:
+            read = prod([size for name, size in tile.items() if name in names])
+            arithmetic += target.rounding * read * registers
     # The chain of dependent additions: lowering fills up with accumulators where the tile has too
     # few copies, so the latency is divided by as many as it adds.
     latency = min(target.add_latency, limits.max_latency)

@@ -11,14 +11,17 @@ from math import prod
 
 from ...ir.equation import Equation, System
 from ...ir.expr import Idx, Read, index_names
-from ...ir.terms import multiplicands
+from ...ir.terms import is_rounded, multiplicands, unrounded
 from ...targets import CpuTarget
 
 
 def is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:
     """Whether lowering can be relied on to pack a factor of a product, as many rows of the result
-    are multiplied by it, so that nothing else need be done about where it lies in memory."""
-    factors = multiplicands(eq.body)
+    are multiplied by it, so that nothing else need be done about where it lies in memory. A factor
+    that is rounded to bf16 is rounded into the panel, which pays for fewer rows, and not for
+    many: beside these a copy costs nothing."""
+    rounds = any(is_rounded(f) and unrounded(f) is read for f in multiplicands(eq.body))
+    factors = [unrounded(f) for f in multiplicands(eq.body)]
     if eq.reduce != "sum" or eq.at is not None or eq.dtype != "f32" or len(factors) != 2:
         return False
     if not all(isinstance(f, Read) and f.dtype == "f32" for f in factors) or read.other is not None:
@@ -36,7 +39,9 @@ def is_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bo
     long = contiguous == last.name or over.get(contiguous, 0) >= target.lanes
     rows = prod(i.size for i in eq.indices if i.name not in names)
     wide = last.size >= limits.panel_vectors * target.lanes and prod(over.values()) >= target.lanes
-    return long and wide and 0 < limits.packed_rows <= rows
+    least = min(limits.packed_rows, limits.rounded_rows) if rounds else limits.packed_rows
+    many = rounds and rows > limits.most_rounded_rows
+    return long and wide and 0 < least <= rows and not many
 
 
 def rows_are_packed(eq: Equation, read: Read, system: System, target: CpuTarget) -> bool:

@@ -10,7 +10,7 @@ Floats are computed in their declared type, but sums in float64, rounded once at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import product
 from math import prod
@@ -28,6 +28,7 @@ from ..ir.terms import multiplicands
 
 Arrays = dict[str, np.ndarray]
 Types = Mapping[str, type]  # the NumPy type of each dtype
+Functions = Mapping[str, Callable]  # the scalar functions to call in place of the table's
 Part = Mapping[str, range]  # the values that some indices take; the others take all of theirs
 BLOCK = 2**16  # points of an elementwise equation that are computed at a time
 WIDE: Types = {**NUMPY, "f32": np.float64}
@@ -38,9 +39,11 @@ def evaluate(
     values: Mapping[str, np.ndarray],
     wide: bool = False,
     into: Mapping[str, np.ndarray] = MappingProxyType({}),
+    functions: Functions = MappingProxyType({}),
 ) -> Arrays:
     """All tensors of the system, computed from the given inputs, params and states. Temps are
-    written `into` arrays where there are any for them.
+    written `into` arrays where there are any for them. `functions` compute the same as those of
+    the table that they replace.
 
     Raises ValueError if one of those is missing or of the wrong shape, or if the system still has
     placeholders for gradients.
@@ -65,9 +68,10 @@ def evaluate(
     with np.errstate(all="ignore"):
         for component in system.components:
             if is_recurrent(component):
-                _run_recurrence(component, system, arrays, types)
+                _run_recurrence(component, system, arrays, types, functions)
             else:
-                _run_whole(component[0], system, arrays, types, into.get(component[0].target))
+                target = into.get(component[0].target)
+                _run_whole(component[0], system, arrays, types, target, functions)
     return arrays
 
 
@@ -80,11 +84,16 @@ def advance(system: System, values: Mapping[str, np.ndarray]) -> tuple[Arrays, A
 
 
 def _run_whole(
-    eq: Equation, system: System, arrays: Arrays, types: Types, into: np.ndarray | None
+    eq: Equation,
+    system: System,
+    arrays: Arrays,
+    types: Types,
+    into: np.ndarray | None,
+    functions: Functions,
 ) -> None:
     """One equation over its whole domain."""
     if eq.reduce or eq.at is not None or prod(i.size for i in eq.indices) <= BLOCK:
-        _run(eq, system, arrays, types)
+        _run(eq, system, arrays, types, functions)
         if into is not None:
             into[...] = arrays[eq.target]
             arrays[eq.target] = into
@@ -95,7 +104,7 @@ def _run_whole(
     arrays[eq.target] = into
     # By blocks, so that the values of subexpressions stay in a cache.
     for part in _blocks(eq.indices):
-        _run(eq, system, arrays, types, part)
+        _run(eq, system, arrays, types, functions, part)
 
 
 def _blocks(indices: tuple[Index, ...]) -> Iterator[Part]:
@@ -118,7 +127,11 @@ def one_value(fixed: Mapping[str, int]) -> Part:
 
 
 def _run_recurrence(
-    component: list[Equation], system: System, arrays: Arrays, types: Types
+    component: list[Equation],
+    system: System,
+    arrays: Arrays,
+    types: Types,
+    functions: Functions,
 ) -> None:
     """In the order of `plan_recurrence`: in each step one value of every ordered index, and the
     whole range of the others."""
@@ -127,16 +140,21 @@ def _run_recurrence(
         tensor = system.tensors[equation.target]
         arrays[tensor.name] = np.zeros(tensor.shape, types[tensor.dtype])
     for equation, fixed in plan_recurrence(component).steps():
-        _run(equation, system, arrays, types, one_value(fixed))
+        _run(equation, system, arrays, types, functions, one_value(fixed))
 
 
 def _run(
-    eq: Equation, system: System, arrays: Arrays, types: Types, part: Part = MappingProxyType({})
+    eq: Equation,
+    system: System,
+    arrays: Arrays,
+    types: Types,
+    functions: Functions,
+    part: Part = MappingProxyType({}),
 ) -> None:
     """One equation over its whole domain, or over a part of it."""
     tensor = system.tensors[eq.target]
     dtype = types[tensor.dtype]
-    grid = IndexGrid(eq, system, arrays, part, types)
+    grid = IndexGrid(eq, system, arrays, part, types, functions)
     if eq.at is not None:
         # A scatter-add: terms whose place is outside are dropped, and places may repeat, for which
         # `np.add.at` adds each term, unlike `total[places] += …`.
@@ -184,8 +202,10 @@ class IndexGrid:
         arrays: Arrays,
         part: Part,
         types: Types = NUMPY,
+        functions: Functions = MappingProxyType({}),
     ):
         self.system, self.arrays, self.types, self.sizes = system, arrays, types, eq.sizes
+        self.functions = functions
         self.axes = {index.name: axis for axis, index in enumerate(eq.domain)}
         values = [part.get(i.name, range(i.size)) for i in eq.domain]
         self.shape = tuple(map(len, values))
@@ -216,10 +236,13 @@ class IndexGrid:
         if isinstance(expr, Apply):
             dtype = self.types[expr.dtype]
             # `wide` decides what a float type is.
-            function = dtype if expr.fn in ("f32", "f64") else TABLE[expr.fn].numpy
+            function = dtype if expr.fn in ("f32", "f64") else self._function(expr.fn)
             return np.asarray(function(*(self.value(a) for a in expr.args)), dtype)
         assert isinstance(expr, Read)
         return self._read(expr)
+
+    def _function(self, name: str) -> Callable:
+        return self.functions.get(name) or TABLE[name].numpy
 
     def _read(self, read: Read) -> np.ndarray:
         array = self.arrays[read.tensor]

@@ -29,6 +29,7 @@ from ...dsl.syntax import ast as s
 from ..compiling import compiled_once, compiling
 from ..device import Device, Twinned
 from ..device.cpu import host
+from ..device.cpu.uniform_numbers import random_for
 from ..memory import NotEnoughMemory, require, size_text
 from ..project import with_batch
 from .bound_program import BoundProgram
@@ -122,7 +123,7 @@ class Executor:
             return self._values
         with compiling():
             if self._values is None:
-                self._values = initial_values(*self._step, self.seed)
+                self._values = initial_values(*self._step, self.seed, random_for(self._step[1]))
             return self._values
 
     @compiled_once
@@ -146,7 +147,8 @@ class Executor:
     def first_weights(self, seed: int | None = None) -> Values:
         """The weights as a training begins with them, drawn from its seed or another one."""
         found, drawn, _ = self._model
-        return initial_values(found.system, drawn, self.seed if seed is None else seed)
+        own = self.seed if seed is None else seed
+        return initial_values(found.system, drawn, own, random_for(drawn))
 
     def take(self, weights: Values) -> None:
         """Evaluate and predict with these weights; they are not copied. For training, there is
@@ -202,7 +204,8 @@ class Executor:
                 # values would be too much for a large model.
                 rest = [t for t in value_tensors(self.system) if t.name not in found.values]
                 self._values = {**found.values, **{t.name: zeros(t) for t in rest}}
-                set_initial_values(*self._step, self.seed, self._values)
+                random = random_for(self._step[1])
+                set_initial_values(*self._step, self.seed, self._values, random)
             else:
                 found.load(self._values)
                 self._values = {**self._values, **found.values}
